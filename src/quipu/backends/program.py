@@ -1,0 +1,301 @@
+"""Programs: model code records coarse ops; a backend compiles the record once and replays it every step.
+
+Nothing here computes. A `Recorder` checks shapes while model code runs and appends `Op`s to a `Program`. Row counts
+are symbolic: a value has `rows` "tokens" (every token of the step) or "outputs" (the tokens whose logits are wanted);
+the counts themselves, positions, page tables and ids arrive with each run, in a `Batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quipu.gguf.types import GGMLType
+
+Rows = Literal["tokens", "outputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A tensor of the model file, as stored.
+
+    Attributes:
+        name: the GGUF tensor name, such as `blk.3.attn_q.weight`.
+        type: how its blocks are encoded.
+        shape: logical shape (rows, cols); a vector is (1, cols).
+        data: uint8 [rows, row bytes], a read-only view of the mapped file.
+    """
+
+    name: str
+    type: GGMLType
+    shape: tuple[int, int]
+    data: NDArray[np.uint8]
+
+    @property
+    def num_bytes(self) -> int:
+        return self.data.size
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A float32 array [rows, width] that one op writes and later ops read."""
+
+    index: int
+    rows: Rows
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class RopeParams:
+    """Rotary position embedding (arXiv:2104.09864), with every scaling variant folded into the frequencies.
+
+    Attributes:
+        inverse_frequencies: float32 [num_rotated / 2]; the angle of pair i at position p is p * inverse_frequencies[i].
+        magnitude: multiplies sin and cos (YaRN, arXiv:2309.00071).
+        pairing: "norm" rotates dimensions (2i, 2i+1), "neox" rotates (i, i + num_rotated / 2).
+    """
+
+    inverse_frequencies: NDArray[np.float32]
+    magnitude: float
+    pairing: Literal["norm", "neox"]
+
+    @property
+    def num_rotated(self) -> int:
+        return 2 * len(self.inverse_frequencies)
+
+
+@dataclass(frozen=True, slots=True)
+class KVSpec:
+    """What one layer of the KV cache holds per token, and in which types."""
+
+    num_layers: int
+    num_kv_heads: int
+    key_length: int
+    value_length: int
+    k_type: GGMLType  # F32 or F16
+    v_type: GGMLType
+    page_size: int  # tokens per page
+
+    @property
+    def bytes_per_token(self) -> int:
+        bytes_of = {GGMLType.F32: 4, GGMLType.F16: 2}
+        per_head = self.key_length * bytes_of[self.k_type] + self.value_length * bytes_of[self.v_type]
+        return self.num_layers * self.num_kv_heads * per_head
+
+    @property
+    def bytes_per_page(self) -> int:
+        return self.bytes_per_token * self.page_size
+
+
+OpName = Literal[
+    "embed", "rms_norm", "linear", "rope", "attention", "swiglu", "swiglu_linear", "add", "select_outputs"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One recorded operation.
+
+    Attributes:
+        name: the kind of op; see the method of the same name on `Recorder`.
+        inputs, outputs: values read and written.
+        weights: file tensors read; None where an optional one (a bias) is absent.
+        attributes: constants, such as `epsilon`, `layer`, `rope`.
+    """
+
+    name: OpName
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    weights: tuple[Weight | None, ...]
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A recorded forward pass. `result` holds one row of logits per output."""
+
+    ops: tuple[Op, ...]
+    num_values: int
+    result: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The arguments of one run. Sequences lie one after another along the token axis.
+
+    Shapes: T tokens, S sequences, O outputs, P pages (the longest table of the step; shorter ones are padded with 0).
+
+    Attributes:
+        token_ids: int32 [T].
+        positions: int32 [T]; of sequence s: kv_lengths[s] - n_s ... kv_lengths[s] - 1 with n_s its tokens in this step.
+        query_starts: int32 [S + 1]; sequence s owns tokens query_starts[s] ... query_starts[s + 1] - 1.
+        kv_lengths: int32 [S]; tokens in the cache once this step has written its own.
+        page_tables: int32 [S, P]; position p of sequence s lives in page page_tables[s, p // page_size].
+        output_rows: int32 [O]; ascending token indices whose logits are wanted.
+    """
+
+    token_ids: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    query_starts: NDArray[np.int32]
+    kv_lengths: NDArray[np.int32]
+    page_tables: NDArray[np.int32]
+    output_rows: NDArray[np.int32]
+
+
+class KVStorage(Protocol):
+    """The memory of a paged KV cache. Only the backend that made it knows the layout inside a page."""
+
+    spec: KVSpec
+    num_pages: int
+
+
+class Executable(Protocol):
+    """A compiled program."""
+
+    def run(self, batch: Batch, kv: KVStorage) -> NDArray[np.float32]:
+        """Execute one step and return logits float32 [O, vocab]. The array is valid until the next run."""
+
+
+class Backend(Protocol):
+    """Compiles programs and owns KV memory."""
+
+    name: str
+
+    def compile(self, program: Program, *, max_tokens: int) -> Executable:
+        """Prepare `program` for runs of up to `max_tokens` tokens."""
+
+    def create_kv_storage(self, spec: KVSpec, num_pages: int) -> KVStorage:
+        """Allocate (lazily, where the system allows it) the pages of a KV cache."""
+
+
+class Recorder:
+    """Records the ops of one forward pass, checking shapes as it goes.
+
+    A shape error here is a mistake in model code or a file that slipped past loading checks, hence a ValueError that
+    names the tensor and both sizes.
+    """
+
+    def __init__(self) -> None:
+        self._ops: list[Op] = []
+        self._num_values = 0
+
+    def embed(self, table: Weight) -> Value:
+        """Rows of `table` [vocab, width] at the step's token ids."""
+        output = self._value("tokens", table.shape[1])
+        self._record("embed", (), (output,), (table,))
+        return output
+
+    def rms_norm(self, x: Value, weight: Weight, epsilon: float) -> Value:
+        """x / sqrt(mean(x^2) + epsilon) * weight over groups of len(weight), so one op serves rows and heads."""
+        group = weight.shape[1]
+        if x.width % group:
+            raise ValueError(f"{weight.name}: norm over {group} values does not divide rows of {x.width}")
+        output = self._value(x.rows, x.width)
+        self._record("rms_norm", (x,), (output,), (weight,), epsilon=epsilon)
+        return output
+
+    def linear(
+        self, x: Value, weights: Sequence[Weight], biases: Sequence[Weight | None] = (), residual: Value | None = None
+    ) -> tuple[Value, ...]:
+        """x @ W.T (+ bias) for each of `weights` [out, in], sharing one reading of x.
+
+        `residual`, allowed with a single weight, is added in the epilogue.
+        """
+        biases = tuple(biases) or (None,) * len(weights)
+        if len(biases) != len(weights) or (residual is not None and len(weights) != 1):
+            raise ValueError("linear: one bias per weight, and a residual only with a single weight")
+        for weight, bias in zip(weights, biases, strict=True):
+            self._check_columns(x, weight)
+            if bias is not None and bias.shape[1] != weight.shape[0]:
+                raise ValueError(f"{bias.name} has {bias.shape[1]} values, {weight.name} has {weight.shape[0]} rows")
+        if residual is not None and (residual.rows, residual.width) != (x.rows, weights[0].shape[0]):
+            raise ValueError(f"{weights[0].name}: the residual has width {residual.width}, not {weights[0].shape[0]}")
+        outputs = tuple(self._value(x.rows, weight.shape[0]) for weight in weights)
+        inputs = (x,) if residual is None else (x, residual)
+        self._record("linear", inputs, outputs, (*weights, *biases), num_weights=len(weights))
+        return outputs
+
+    def swiglu_linear(self, x: Value, gate: Weight, up: Weight) -> Value:
+        """silu(x @ gate.T) * (x @ up.T): the first half of a SwiGLU feed-forward (arXiv:2002.05202), fused."""
+        self._check_columns(x, gate)
+        self._check_columns(x, up)
+        if gate.shape != up.shape:
+            raise ValueError(f"{gate.name} is {gate.shape} but {up.name} is {up.shape}")
+        output = self._value(x.rows, gate.shape[0])
+        self._record("swiglu_linear", (x,), (output,), (gate, up))
+        return output
+
+    def swiglu(self, gate: Value, up: Value) -> Value:
+        """silu(gate) * up."""
+        if (gate.rows, gate.width) != (up.rows, up.width):
+            raise ValueError(f"swiglu: widths {gate.width} and {up.width} differ")
+        output = self._value(gate.rows, gate.width)
+        self._record("swiglu", (gate, up), (output,))
+        return output
+
+    def rope(self, x: Value, head_dim: int, rope: RopeParams) -> Value:
+        """Rotate the first `rope.num_rotated` dimensions of every head of x by its token's position."""
+        if x.width % head_dim or rope.num_rotated > head_dim:
+            raise ValueError(f"rope: heads of {head_dim}, {rope.num_rotated} rotated, do not fit rows of {x.width}")
+        output = self._value(x.rows, x.width)
+        self._record("rope", (x,), (output,), head_dim=head_dim, rope=rope)
+        return output
+
+    def attention(
+        self, q: Value, k: Value, v: Value, *, layer: int, num_heads: int, num_kv_heads: int, scale: float
+    ) -> Value:
+        """Append k and v to the cache of `layer`, then causal attention of q over it (grouped heads, arXiv:2305.13245).
+
+        q [T, num_heads * key_length], k [T, num_kv_heads * key_length], v [T, num_kv_heads * value_length]
+        -> [T, num_heads * value_length].
+        """
+        if num_heads % num_kv_heads or q.width % num_heads or v.width % num_kv_heads:
+            raise ValueError(f"attention: {num_heads} heads, {num_kv_heads} KV heads, widths {q.width} and {v.width}")
+        if k.width != q.width // num_heads * num_kv_heads:
+            raise ValueError(f"attention: keys of width {k.width} do not match queries of width {q.width}")
+        output = self._value(q.rows, v.width // num_kv_heads * num_heads)
+        attributes = {"layer": layer, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "scale": scale}
+        self._record("attention", (q, k, v), (output,), **attributes)
+        return output
+
+    def add(self, x: Value, y: Value) -> Value:
+        """x + y."""
+        if (x.rows, x.width) != (y.rows, y.width):
+            raise ValueError(f"add: widths {x.width} and {y.width} differ")
+        output = self._value(x.rows, x.width)
+        self._record("add", (x, y), (output,))
+        return output
+
+    def select_outputs(self, x: Value) -> Value:
+        """The rows of x named by the batch's output_rows."""
+        output = self._value("outputs", x.width)
+        self._record("select_outputs", (x,), (output,))
+        return output
+
+    def finish(self, result: Value) -> Program:
+        """The program, with `result` as its logits."""
+        if result.rows != "outputs":
+            raise ValueError("the result of a program has one row per output; call select_outputs first")
+        return Program(tuple(self._ops), self._num_values, result)
+
+    def _check_columns(self, x: Value, weight: Weight) -> None:
+        if x.width != weight.shape[1]:
+            raise ValueError(f"{weight.name} expects rows of {weight.shape[1]} values, not {x.width}")
+
+    def _value(self, rows: Rows, width: int) -> Value:
+        self._num_values += 1
+        return Value(self._num_values - 1, rows, width)
+
+    def _record(
+        self,
+        name: OpName,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+        weights: tuple[Weight | None, ...] = (),
+        **attributes: Any,
+    ) -> None:
+        self._ops.append(Op(name, inputs, outputs, weights, attributes))

@@ -1,0 +1,149 @@
+"""Values shared by three or more packages. All are frozen; anything used by fewer lives elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from quipu.errors import InvalidRequestError
+
+
+class FinishReason(str, Enum):
+    """Why a request ended."""
+
+    STOP = "stop"  # an end-of-generation token or a stop string
+    LENGTH = "length"  # max_tokens reached, or the context is full
+    ABORT = "abort"  # the caller went away
+    ERROR = "error"  # an internal failure
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen. Defaults and the order of steps are llama.cpp's.
+
+    A step whose parameter has its "off" value (in brackets) is left out of the chain.
+
+    Attributes:
+        max_tokens: most tokens to generate; None means until the context is full.
+        temperature: divides the logits; 0 or less is greedy.
+        top_k: keep the k most likely tokens [0].
+        top_p: keep the smallest set whose probability reaches p [1].
+        min_p: keep tokens at least this fraction as likely as the best [0].
+        typical_p: locally typical sampling, arXiv:2202.00666 [1].
+        repeat_penalty: divides (or multiplies, when negative) the logits of recent tokens [1].
+        presence_penalty: subtracted from the logit of each recent token [0].
+        frequency_penalty: subtracted once per recent occurrence [0].
+        repeat_last_n: how many tokens count as recent; 0 none, -1 the whole context.
+        seed: None draws one at random; the seed used is reported with the result.
+        logit_bias: token id -> amount added to its logit; -inf forbids the token.
+        stop: strings that end the generation; they are not part of the text.
+        stop_token_ids: further token ids that end the generation.
+        ignore_eos: go on after an end-of-generation token.
+        min_keep: truncation steps keep at least this many tokens.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_last_n: int = 64
+    seed: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    min_keep: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+        for name in ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            _require(isinstance(value, int | float) and math.isfinite(value), name, "a finite number", value)
+        for name in ("top_k", "repeat_last_n", "min_keep"):
+            value = getattr(self, name)
+            _require(isinstance(value, int) and not isinstance(value, bool), name, "a whole number", value)
+        _require(self.max_tokens is None or self.max_tokens >= 0, "max_tokens", "0 or more, or None", self.max_tokens)
+        _require(self.top_k >= 0, "top_k", "0 (off) or more", self.top_k)
+        _require(0.0 <= self.top_p <= 1.0, "top_p", "between 0 and 1", self.top_p)
+        _require(0.0 <= self.min_p <= 1.0, "min_p", "between 0 and 1", self.min_p)
+        _require(0.0 <= self.typical_p <= 1.0, "typical_p", "between 0 and 1", self.typical_p)
+        _require(self.repeat_penalty > 0.0, "repeat_penalty", "above 0", self.repeat_penalty)
+        _require(self.repeat_last_n >= -1, "repeat_last_n", "-1 (whole context), 0 (off) or more", self.repeat_last_n)
+        _require(self.min_keep >= 1, "min_keep", "1 or more", self.min_keep)
+        _require(self.seed is None or isinstance(self.seed, int), "seed", "a whole number or None", self.seed)
+        _require(all(self.stop), "stop", "made of non-empty strings", self.stop)
+
+
+def _require(condition: bool, field_name: str, expected: str, value: object) -> None:
+    if not condition:
+        raise InvalidRequestError(f"{field_name} must be {expected}, not {value!r}", field=field_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a request cost."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of a request went, in seconds."""
+
+    queue_s: float
+    prompt_s: float
+    generation_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and how to continue it, as the engine receives it.
+
+    Attributes:
+        request_id: unique within the engine.
+        prompt_token_ids: at least one token id.
+        sampling: how tokens are chosen and when to stop.
+    """
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one engine step added to one request. The last event has a finish_reason.
+
+    Attributes:
+        request_id: the request it belongs to.
+        token_ids: token ids generated since the last event.
+        text: text that became final since the last event; never splits a character or a stop string.
+        finish_reason: None while the request runs.
+        usage: tokens so far.
+        timings: set on the last event.
+        warnings: anything the user should know (an ignored option, a fall-back).
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason | None
+    usage: Usage
+    timings: Timings | None = None
+    warnings: tuple[str, ...] = ()
