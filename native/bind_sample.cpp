@@ -1,0 +1,2 @@
+#include "bind.h"
+void bind_sample(nb::module_ &) {}

@@ -1,0 +1,220 @@
+// Matrix times many tokens: a tile of weight rows is unpacked once and meets panels of 16 tokens held in vector lanes.
+// Integer arithmetic is exact: products of unsigned codes below kMaxCode and |activation| <= 127 are summed in int16 only as
+// deep as cannot overflow, 2 * kMaxCode * 127 * depth <= 32767.
+#pragma once
+
+namespace quipu::QUIPU_ISA {
+namespace {
+
+template <class W> constexpr int int16_depth() {
+    constexpr int depth = 32767 / (2 * W::kMaxCode * 127);
+    return W::kSigned ? 1 : depth >= 8 ? 8 : depth >= 4 ? 4 : depth >= 2 ? 2 : 1;
+}
+
+// One unpacked tile: kTileRows rows of 256 codes. Signed formats keep |code| beside the code.
+struct CodeTile {
+    alignas(32) uint8_t codes[kTileRows][kBlock];
+    alignas(32) uint8_t magnitudes[kTileRows][kBlock];
+    alignas(32) float scales[kTileRows][kGroupsPerBlock];
+    alignas(32) float offsets[kTileRows][2 * kGroupsPerBlock];
+    alignas(32) int16_t pair_scales[kTileRows][2 * kGroupsPerBlock];
+};
+static_assert(sizeof(CodeTile) <= kTileScratchBytes);
+
+template <class W>
+void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group, int num_groups, CodeTile &tile) {
+    for (int r = 0; r < num_rows; r++) {
+        const auto *blocks = reinterpret_cast<const typename W::Block *>(w.data + (row_begin + r) * w.row_bytes) +
+                             first_group / W::kGroups;
+        prefetch(reinterpret_cast<const uint8_t *>(blocks) + 4 * w.row_bytes);
+        for (int b = 0; b * W::kGroups < num_groups; b++) {
+            unrolled<W::kGroups>([&]<int G>() {
+                const int g = b * W::kGroups + G;
+                const B8x32 codes = W::template codes<G>(blocks[b]);
+                store_b8(&tile.codes[r][g * kGroup], codes);
+                if constexpr (W::kSigned)
+                    store_b8(&tile.magnitudes[r][g * kGroup], abs_b8(codes));
+            });
+            W::decode(blocks[b], &tile.scales[r][b * W::kGroups],
+                      &tile.offsets[r][b * W::kGroups * (W::kPairScales ? 2 : 1)]);
+            if constexpr (W::kPairScales)
+                for (int i = 0; i < 2 * kGroupsPerBlock; i++)
+                    tile.pair_scales[r][i] = W::pair_scales(blocks[b])[i];
+        }
+    }
+}
+
+// Rows r .. r + R - 1 against one panel, groups [0, num_groups): c[row][16] += products. The loops over 4 K bytes stay
+// rolled: unrolled, gcc 12 spills the accumulators.
+template <class W, int R>
+inline void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups, float *c) {
+    constexpr int kDepth = int16_depth<W>();
+    constexpr int kPieces = 8 / kDepth; // per group of 32 values: 8 steps of 4
+    for (int g = 0; g < num_groups; g++) {
+        I32x8 dots[R][2];
+        for (int i = 0; i < R; i++)
+            dots[i][0] = dots[i][1] = zero_i32();
+#pragma GCC unroll 1
+        for (int piece = 0; piece < kPieces; piece++) {
+            I16x16 acc[R][2];
+            for (int i = 0; i < R; i++)
+                acc[i][0] = acc[i][1] = zero_i16();
+            const int step_begin = g * 8 + piece * kDepth;
+#pragma GCC unroll 1
+            for (int step = step_begin; step < step_begin + kDepth; step++) {
+                const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][8]);
+#pragma GCC unroll 8
+                for (int i = 0; i < R; i++) {
+                    const B8x32 code = splat_4bytes(&tile.codes[r + i][4 * step]);
+                    if constexpr (W::kSigned) {
+                        const B8x32 magnitude = splat_4bytes(&tile.magnitudes[r + i][4 * step]);
+                        acc[i][0] = dot_pairs(magnitude, apply_sign(a0, code));
+                        acc[i][1] = dot_pairs(magnitude, apply_sign(a1, code));
+                    } else {
+                        acc[i][0] = acc[i][0] + dot_pairs(code, a0);
+                        acc[i][1] = acc[i][1] + dot_pairs(code, a1);
+                    }
+                }
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < R; i++) {
+                const I16x16 factor =
+                    splat_i16(W::kPairScales ? tile.pair_scales[r + i][2 * g + piece * kDepth / 4] : int16_t(1));
+                dots[i][0] = dots[i][0] + dot_pairs(acc[i][0], factor);
+                dots[i][1] = dots[i][1] + dot_pairs(acc[i][1], factor);
+            }
+        }
+        const F32x8 s0 = load(panel.scales[g]), s1 = load(panel.scales[g] + 8);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+            const F32x8 scale = splat_load(&tile.scales[r + i][g]);
+            float *ci = c + i * kPanelTokens;
+            store(ci, fma(to_f32(dots[i][0]) * s0, scale, load(ci)));
+            store(ci + 8, fma(to_f32(dots[i][1]) * s1, scale, load(ci + 8)));
+        }
+    }
+}
+
+// c -= offsets . sums, for formats whose codes are shifted.
+template <class W, int R>
+inline void subtract_offsets(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups, float *c) {
+    F32x8 acc[R][2];
+    for (int i = 0; i < R; i++)
+        acc[i][0] = acc[i][1] = zero_f32();
+    const float(*sums)[kPanelTokens] = W::kPairScales ? panel.sums16 : panel.sums32;
+    const int n = W::kPairScales ? 2 * num_groups : num_groups;
+    for (int g = 0; g < n; g++) {
+        const F32x8 s0 = load(sums[g]), s1 = load(sums[g] + 8);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+            const F32x8 offset = splat_load(&tile.offsets[r + i][g]);
+            acc[i][0] = fma(offset, s0, acc[i][0]);
+            acc[i][1] = fma(offset, s1, acc[i][1]);
+        }
+    }
+    for (int i = 0; i < R; i++) {
+        float *ci = c + i * kPanelTokens;
+        store(ci, load(ci) - acc[i][0]);
+        store(ci + 8, load(ci + 8) - acc[i][1]);
+    }
+}
+
+template <class W>
+void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_panels,
+                      float *c, CodeTile &tile) {
+    constexpr int kRows = int16_depth<W>() >= 8 || W::kSigned ? 4 : 2; // what fits 16 vector registers
+    const int total_groups = w.cols / kGroup;
+    for (int first = 0; first < total_groups; first += kGroupsPerBlock) {
+        const int groups = std::min(kGroupsPerBlock, total_groups - first);
+        unpack_codes<W>(w, row_begin, num_rows, first, groups, tile);
+        for (int p = 0; p < num_panels; p++) {
+            const ActivationPanel &panel = panels[(first / kGroupsPerBlock) * num_panels + p];
+            // Rows past num_rows in the last step multiply stale codes; the caller ignores what they give.
+            for (int r = 0; r < num_rows; r += kRows) {
+                float *cr = c + (p * kTileRows + r) * kPanelTokens;
+                multiply_rows<W, kRows>(tile, r, panel, groups, cr);
+                if constexpr (!W::kSigned)
+                    subtract_offsets<W, kRows>(tile, r, panel, groups, cr);
+            }
+        }
+    }
+}
+
+// c[R][16] += w[R][kBlock] . panel, all in floats.
+template <int R> inline void multiply_float_rows(const float *tile, const FloatPanel &panel, int size, float *c) {
+    F32x8 acc[R][2];
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+        acc[i][0] = load(c + i * kPanelTokens);
+        acc[i][1] = load(c + i * kPanelTokens + 8);
+    }
+    for (int k = 0; k < size; k++) {
+        const F32x8 x0 = load(panel.values[k]), x1 = load(panel.values[k] + 8);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+            const F32x8 wi = splat_load(tile + i * kBlock + k);
+            acc[i][0] = fma(wi, x0, acc[i][0]);
+            acc[i][1] = fma(wi, x1, acc[i][1]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+        store(c + i * kPanelTokens, acc[i][0]);
+        store(c + i * kPanelTokens + 8, acc[i][1]);
+    }
+}
+
+template <class Load> inline void convert_half(const uint16_t *w, float *out, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        store(out + i, Load::vector(w + i));
+    for (; i < n; i++)
+        out[i] = Load::one(w[i]);
+}
+
+// 256 values of each row as floats. Formats with blocks below 256 values reach here at any multiple of their block.
+void unpack_floats(const Matrix &w, int row_begin, int num_rows, int first, int size, float *tile) {
+    for (int r = 0; r < num_rows; r++) {
+        const uint8_t *row = w.data + (row_begin + r) * w.row_bytes;
+        float *out = tile + r * kBlock;
+        if (w.type == 0) {
+            std::memcpy(out, row + first * sizeof(float), size * sizeof(float));
+        } else if (w.type == 1) {
+            convert_half<LoadF16>(reinterpret_cast<const uint16_t *>(row) + first, out, size);
+        } else if (w.type == 30) {
+            convert_half<LoadBf16>(reinterpret_cast<const uint16_t *>(row) + first, out, size);
+        } else {
+            const Format &format = *find_format(w.type);
+            format.unpack(row + int64_t(first / format.block_size) * format.block_bytes, out,
+                          size / format.block_size);
+        }
+    }
+}
+
+void matmul_tile_float(const Matrix &w, int row_begin, int num_rows, const FloatPanel *panels, int num_panels, float *c,
+                       float *tile) {
+    constexpr int kRows = 6;
+    static_assert(kTileRows % kRows == 0 && kTileRows % 4 == 0);
+    for (int first = 0; first < w.cols; first += kBlock) {
+        const int size = std::min(kBlock, w.cols - first);
+        unpack_floats(w, row_begin, num_rows, first, size, tile);
+        for (int p = 0; p < num_panels; p++)
+            for (int r = 0; r < num_rows; r += kRows)
+                multiply_float_rows<kRows>(tile + r * kBlock, panels[(first / kBlock) * num_panels + p], size,
+                                           c + (p * kTileRows + r) * kPanelTokens);
+    }
+}
+
+void matmul_tile(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels,
+                 const FloatPanel *float_panels, int num_panels, float *c, uint8_t *scratch) {
+    std::memset(c, 0, sizeof(float) * num_panels * kTileRows * kPanelTokens);
+    if (!runs_on_int8(w.type))
+        return matmul_tile_float(w, row_begin, num_rows, float_panels, num_panels, c,
+                                 reinterpret_cast<float *>(scratch));
+    with_int8_weights(w.type, [&]<class W>(W) {
+        matmul_tile_int8<W>(w, row_begin, num_rows, panels, num_panels, c, *reinterpret_cast<CodeTile *>(scratch));
+    });
+}
+
+} // namespace
+} // namespace quipu::QUIPU_ISA

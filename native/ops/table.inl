@@ -1,0 +1,38 @@
+// The kernel table of one instruction set. The including file has defined QUIPU_ISA and the vector vocabulary.
+#pragma once
+
+#include "ops/weights.inl"
+
+#include "ops/elementwise.inl"
+#include "ops/matvec.inl"
+
+#include "ops/matmul.inl"
+
+#include "ops/attention.inl"
+#include "ops/bandwidth.inl"
+
+namespace quipu::QUIPU_ISA {
+
+#define QUIPU_STRING(x) QUIPU_STRING_(x)
+#define QUIPU_STRING_(x) #x
+
+extern const Kernels kernels;
+const Kernels kernels = {
+    .name = QUIPU_STRING(QUIPU_ISA),
+    .rms_norm = rms_norm,
+    .swiglu = swiglu,
+    .add = add,
+    .rope = rope,
+    .quantize_row = quantize_row,
+    .quantize_panel = quantize_panel,
+    .float_panel = float_panel,
+    .matvec = matvec,
+    .matmul_tile = matmul_tile,
+    .kv_write = kv_write,
+    .attention = attention,
+    .read_sequential = read_sequential,
+    .read_prefetched = read_prefetched,
+    .read_streams = read_streams,
+};
+
+} // namespace quipu::QUIPU_ISA

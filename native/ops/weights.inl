@@ -1,0 +1,142 @@
+// How each int8-ready format gives its codes and scales, 32 values at a time. One trait per format serves the row kernels
+// (matvec) and the tile kernels (matmul). Included once per instruction set, inside namespace quipu::QUIPU_ISA.
+//
+// A trait says, for the 32-value group G of a block:
+//   value = scale * code - offset            with `scales` and `offsets` per group (kPairScales: scale is the block's d,
+//                                            an int8 scale per 16 values multiplies the code, offsets per 16 values)
+// kSigned: codes are signed and have no offset. kMaxCode bounds unsigned codes and so how many products fit an int16.
+#pragma once
+
+namespace quipu::QUIPU_ISA {
+namespace {
+
+// The 6-bit scales and minima of Q4_K and Q5_K: 0-3 in the low six bits of bytes 0-3 (scales) and 4-7 (minima); 4-7 have
+// their low nibbles in bytes 8-11 and their high two bits on top of bytes 0-7.
+inline void unpack_6bit_scales(const uint8_t *packed, uint8_t *scales, uint8_t *minima) {
+    uint32_t a, b, c;
+    std::memcpy(&a, packed, 4);
+    std::memcpy(&b, packed + 4, 4);
+    std::memcpy(&c, packed + 8, 4);
+    const uint32_t scales_low = a & 0x3F3F3F3F, minima_low = b & 0x3F3F3F3F;
+    const uint32_t scales_high = (c & 0x0F0F0F0F) | ((a >> 2) & 0x30303030);
+    const uint32_t minima_high = ((c >> 4) & 0x0F0F0F0F) | ((b >> 2) & 0x30303030);
+    std::memcpy(scales, &scales_low, 4);
+    std::memcpy(scales + 4, &scales_high, 4);
+    std::memcpy(minima, &minima_low, 4);
+    std::memcpy(minima + 4, &minima_high, 4);
+}
+
+template <class Block> inline void decode_k_scales(const Block &block, float *scales, float *offsets) {
+    uint8_t sc[8], mins[8];
+    unpack_6bit_scales(block.scales, sc, mins);
+    store(scales, load_u8_f32(sc) * splat(f16_to_f32(block.d)));
+    store(offsets, load_u8_f32(mins) * splat(f16_to_f32(block.dmin)));
+}
+
+struct WeightsQ4_0 {
+    using Block = BlockQ4_0;
+    static constexpr int kGroups = 1, kMaxCode = 15;
+    static constexpr bool kSigned = false, kPairScales = false;
+    template <int G> static B8x32 codes(const Block &b) { return split_nibbles(b.qs); }
+    static void decode(const Block &b, float *scales, float *offsets) {
+        scales[0] = f16_to_f32(b.d);
+        offsets[0] = 8.0f * scales[0];
+    }
+};
+
+struct WeightsQ5_0 {
+    using Block = BlockQ5_0;
+    static constexpr int kGroups = 1, kMaxCode = 31;
+    static constexpr bool kSigned = false, kPairScales = false;
+    template <int G> static B8x32 codes(const Block &b) { return split_nibbles(b.qs) | expand_bits(b.qh, 16); }
+    static void decode(const Block &b, float *scales, float *offsets) {
+        scales[0] = f16_to_f32(b.d);
+        offsets[0] = 16.0f * scales[0];
+    }
+};
+
+struct WeightsQ8_0 {
+    using Block = BlockQ8_0;
+    static constexpr int kGroups = 1, kMaxCode = 128;
+    static constexpr bool kSigned = true, kPairScales = false;
+    template <int G> static B8x32 codes(const Block &b) { return load_b8(b.qs); }
+    static void decode(const Block &b, float *scales, float *) { scales[0] = f16_to_f32(b.d); }
+};
+
+struct WeightsQ4_K {
+    using Block = BlockQ4_K;
+    static constexpr int kGroups = 8, kMaxCode = 15;
+    static constexpr bool kSigned = false, kPairScales = false;
+    template <int G> static B8x32 codes(const Block &b) {
+        const B8x32 bytes = load_b8(b.qs + 32 * (G / 2));
+        return (G % 2 ? shift_right<4>(bytes) : bytes) & splat_b8(0x0F);
+    }
+    static void decode(const Block &b, float *scales, float *offsets) { decode_k_scales(b, scales, offsets); }
+};
+
+struct WeightsQ5_K {
+    using Block = BlockQ5_K;
+    static constexpr int kGroups = 8, kMaxCode = 31;
+    static constexpr bool kSigned = false, kPairScales = false;
+    template <int G> static B8x32 codes(const Block &b) {
+        const B8x32 bytes = load_b8(b.qs + 32 * (G / 2)), high = load_b8(b.qh);
+        const B8x32 low = (G % 2 ? shift_right<4>(bytes) : bytes) & splat_b8(0x0F);
+        if constexpr (G < 4)
+            return low | (shift_left<4 - G>(high) & splat_b8(0x10));
+        else
+            return low | (shift_right<G - 4>(high) & splat_b8(0x10));
+    }
+    static void decode(const Block &b, float *scales, float *offsets) { decode_k_scales(b, scales, offsets); }
+};
+
+struct WeightsQ6_K {
+    using Block = BlockQ6_K;
+    static constexpr int kGroups = 8, kMaxCode = 63;
+    static constexpr bool kSigned = false, kPairScales = true;
+    // Half H of a block holds groups 4H..4H+3: low nibbles of 64 bytes, then their high nibbles; two bits each from qh.
+    template <int G> static B8x32 codes(const Block &b) {
+        constexpr int half = G / 4, part = G % 4;
+        const B8x32 bytes = load_b8(b.ql + 64 * half + 32 * (part % 2));
+        const B8x32 high = load_b8(b.qh + 32 * half);
+        const B8x32 low = (part >= 2 ? shift_right<4>(bytes) : bytes) & splat_b8(0x0F);
+        if constexpr (part < 2)
+            return low | (shift_left<4 - 2 * part>(high) & splat_b8(0x30));
+        else
+            return low | (shift_right<2 * part - 4>(high) & splat_b8(0x30));
+    }
+    static const int8_t *pair_scales(const Block &b) { return b.scales; }
+    static void decode(const Block &b, float *scales, float *offsets) {
+        const float d = f16_to_f32(b.d);
+        store(scales, splat(d));
+        const F32x8 offset = splat(32.0f * d);
+        store(offsets, load_i8_f32(b.scales) * offset);
+        store(offsets + 8, load_i8_f32(b.scales + 8) * offset);
+    }
+};
+
+// Calls f.template operator()<G>() for G in [0, N).
+template <int N, class F> inline void unrolled(F f) {
+    [&]<int... G>(std::integer_sequence<int, G...>) { (f.template operator()<G>(), ...); }
+    (std::make_integer_sequence<int, N>{});
+}
+
+// Runs f with the trait of an int8-ready type.
+template <class F> inline void with_int8_weights(int type, F f) {
+    switch (type) {
+    case 2:
+        return f(WeightsQ4_0{});
+    case 6:
+        return f(WeightsQ5_0{});
+    case 8:
+        return f(WeightsQ8_0{});
+    case 12:
+        return f(WeightsQ4_K{});
+    case 13:
+        return f(WeightsQ5_K{});
+    case 14:
+        return f(WeightsQ6_K{});
+    }
+}
+
+} // namespace
+} // namespace quipu::QUIPU_ISA

@@ -1,0 +1,64 @@
+#include "program.h"
+
+#include <algorithm>
+#include <new>
+
+namespace quipu {
+
+void AlignedBuffer::Free::operator()(uint8_t *p) const { ::operator delete[](p, std::align_val_t{64}); }
+
+AlignedBuffer::AlignedBuffer(int64_t num_bytes)
+    : memory_(static_cast<uint8_t *>(::operator new[](static_cast<size_t>(num_bytes), std::align_val_t{64}))) {}
+
+KvCache::KvCache(int num_layers, const KvLayer &shape, int64_t num_pages)
+    : num_layers_(num_layers), shape_(shape), num_pages_(num_pages),
+      k_bytes_(num_pages * shape.num_kv_heads * shape.k_head_bytes()),
+      v_bytes_(num_pages * shape.num_kv_heads * shape.v_head_bytes()),
+      memory_(num_layers * (k_bytes_ + v_bytes_) + 64) {}
+
+KvLayer KvCache::layer(int index) const {
+    KvLayer layer = shape_;
+    layer.k = memory_.data() + index * (k_bytes_ + v_bytes_);
+    layer.v = layer.k + k_bytes_;
+    return layer;
+}
+
+uint8_t *Program::allocate(int64_t num_bytes) {
+    // Kernels may read one vector past the last value.
+    buffers_.emplace_back(num_bytes + 64);
+    return buffers_.back().data();
+}
+
+void Program::append(std::unique_ptr<Step> step, bool waits) {
+    step->waits = waits;
+    steps_.push_back(std::move(step));
+}
+
+void Program::seal() {
+    int64_t scratch = 0;
+    for (const auto &step : steps_)
+        scratch = std::max(scratch, step->scratch_floats(max_tokens_));
+    for (int i = 0; i < team_->num_threads(); i++)
+        workers_.push_back({i, allocate(kTileScratchBytes), reinterpret_cast<float *>(allocate(scratch * 4))});
+    next_unit_ = std::make_unique<std::atomic<int>[]>(steps_.size());
+    barrier_ = std::make_unique<Barrier>(team_->num_threads());
+}
+
+void Program::run(const RunArguments &run) {
+    for (size_t i = 0; i < steps_.size(); i++)
+        next_unit_[i].store(0, std::memory_order_relaxed);
+    team_->run([&](int index) { work(index, run); });
+}
+
+void Program::work(int index, const RunArguments &run) {
+    for (size_t i = 0; i < steps_.size(); i++) {
+        const Step &step = *steps_[i];
+        if (step.waits)
+            barrier_->arrive_and_wait();
+        const int units = step.num_units(run);
+        for (int unit; (unit = next_unit_[i].fetch_add(1, std::memory_order_relaxed)) < units;)
+            step.execute(unit, run, workers_[index]);
+    }
+}
+
+} // namespace quipu

@@ -1,0 +1,110 @@
+// A recorded program, ready to replay: a list of steps over value buffers, executed by a team in one call.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+#include "team.h"
+
+namespace quipu {
+
+// Memory with a fixed alignment, for buffers that vectors read. Pages stay unmapped until they are first written.
+class AlignedBuffer {
+  public:
+    AlignedBuffer() = default;
+    explicit AlignedBuffer(int64_t num_bytes);
+    uint8_t *data() const { return memory_.get(); }
+
+  private:
+    struct Free {
+        void operator()(uint8_t *p) const;
+    };
+    std::unique_ptr<uint8_t[], Free> memory_;
+};
+
+// The memory of a paged KV cache: for each layer all K pages, then all V pages.
+class KvCache {
+  public:
+    KvCache(int num_layers, const KvLayer &shape, int64_t num_pages);
+    KvLayer layer(int index) const;
+    int num_layers() const { return num_layers_; }
+    int64_t num_pages() const { return num_pages_; }
+    const KvLayer &shape() const { return shape_; }
+
+  private:
+    int num_layers_;
+    KvLayer shape_;
+    int64_t num_pages_, k_bytes_, v_bytes_; // bytes per layer
+    AlignedBuffer memory_;
+};
+
+// The arguments of one run; see `Batch` in quipu.backends.program for shapes and meaning.
+struct RunArguments {
+    int num_tokens, num_sequences, num_outputs, table_width;
+    const int32_t *token_ids, *positions, *query_starts, *kv_lengths, *page_tables, *output_rows;
+    const KvCache *kv;
+};
+
+
+// A buffer of the program: [num_tokens or num_outputs][width] floats, rows one after another.
+struct ValueBuffer {
+    float *data = nullptr;
+    int width = 0;
+    bool per_output = false; // rows are outputs, not tokens
+
+    int num_rows(const RunArguments &run) const { return per_output ? run.num_outputs : run.num_tokens; }
+    float *row(int64_t r) const { return data + r * width; }
+};
+
+// What a step may use of the worker that executes it.
+struct Worker {
+    int index;
+    uint8_t *tile_scratch; // kTileScratchBytes
+    float *scratch;        // scratch_floats of the program
+};
+
+class Step {
+  public:
+    virtual ~Step() = default;
+    // Independent units of work in this run; workers draw them dynamically.
+    virtual int num_units(const RunArguments &run) const = 0;
+    virtual void execute(int unit, const RunArguments &run, const Worker &worker) const = 0;
+    // Floats of worker scratch it needs in runs of up to max_tokens.
+    virtual int64_t scratch_floats(int /*max_tokens*/) const { return 0; }
+
+    bool waits = true; // a barrier before this step: it reads what an earlier step since the last barrier wrote
+};
+
+class Program {
+  public:
+    Program(std::shared_ptr<Team> team, const Kernels &kernels, int max_tokens)
+        : team_(std::move(team)), kernels_(kernels), max_tokens_(max_tokens) {}
+
+    const Kernels &kernels() const { return kernels_; }
+    int max_tokens() const { return max_tokens_; }
+    int num_steps() const { return static_cast<int>(steps_.size()); }
+
+    // Reserves memory that lives as long as the program.
+    uint8_t *allocate(int64_t num_bytes);
+    void append(std::unique_ptr<Step> step, bool waits);
+    // Allocates worker scratch; no step may be appended afterwards.
+    void seal();
+    void run(const RunArguments &run);
+
+  private:
+    void work(int index, const RunArguments &run);
+
+    std::shared_ptr<Team> team_;
+    const Kernels &kernels_;
+    const int max_tokens_;
+    std::vector<std::unique_ptr<Step>> steps_;
+    std::vector<AlignedBuffer> buffers_;
+    std::vector<Worker> workers_;
+    std::unique_ptr<std::atomic<int>[]> next_unit_; // per step
+    std::unique_ptr<Barrier> barrier_;
+};
+
+} // namespace quipu

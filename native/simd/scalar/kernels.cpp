@@ -1,0 +1,15 @@
+// All kernels for the scalar instruction set: its vector vocabulary, then the ops written against it.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "blocks.h"
+#include "formats/formats.h"
+#include "formats/scalar_float.h"
+#include "kernels.h"
+#include "simd/scalar/vec.h"
+
+#define QUIPU_ISA scalar
+#include "ops/table.inl"

@@ -1,0 +1,209 @@
+// The vector vocabulary of quipu in plain C++: the same names and lanes as `simd/avx2/vec.h`, for any processor.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "formats/scalar_float.h"
+
+namespace quipu::scalar {
+
+struct F32x8 {
+    float v[8];
+};
+struct I32x8 {
+    int32_t v[8];
+};
+struct I16x16 {
+    int16_t v[16];
+};
+struct B8x32 {
+    uint8_t v[32];
+};
+
+namespace {
+
+template <class V, class F> inline V lanes(F f) {
+    V r;
+    constexpr int n = sizeof(r.v) / sizeof(r.v[0]);
+    for (int i = 0; i < n; i++)
+        r.v[i] = static_cast<std::remove_reference_t<decltype(r.v[0])>>(f(i));
+    return r;
+}
+
+// --- float -----------------------------------------------------------------------------------------------------------
+inline F32x8 zero_f32() { return {}; }
+inline F32x8 splat(float x) {
+    return lanes<F32x8>([&](int) { return x; });
+}
+inline F32x8 load(const float *p) {
+    F32x8 r;
+    std::memcpy(r.v, p, sizeof(r.v));
+    return r;
+}
+inline F32x8 splat_load(const float *p) { return splat(*p); }
+inline void store(float *p, F32x8 a) { std::memcpy(p, a.v, sizeof(a.v)); }
+inline F32x8 operator+(F32x8 a, F32x8 b) {
+    return lanes<F32x8>([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline F32x8 operator-(F32x8 a, F32x8 b) {
+    return lanes<F32x8>([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline F32x8 operator*(F32x8 a, F32x8 b) {
+    return lanes<F32x8>([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline F32x8 operator/(F32x8 a, F32x8 b) {
+    return lanes<F32x8>([&](int i) { return a.v[i] / b.v[i]; });
+}
+inline F32x8 fma(F32x8 a, F32x8 b, F32x8 c) {
+    return lanes<F32x8>([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
+inline F32x8 max(F32x8 a, F32x8 b) {
+    return lanes<F32x8>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline F32x8 min(F32x8 a, F32x8 b) {
+    return lanes<F32x8>([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline F32x8 abs(F32x8 a) {
+    return lanes<F32x8>([&](int i) { return std::fabs(a.v[i]); });
+}
+inline F32x8 round_nearest(F32x8 a) {
+    return lanes<F32x8>([&](int i) { return std::nearbyint(a.v[i]); });
+}
+// Lanes are added in the order of the vector versions, so that results agree between instruction sets where FMA does.
+inline float sum(F32x8 a) {
+    return ((a.v[0] + a.v[4]) + (a.v[2] + a.v[6])) + ((a.v[1] + a.v[5]) + (a.v[3] + a.v[7]));
+}
+inline float max_lane(F32x8 a) { return *std::max_element(a.v, a.v + 8); }
+inline float f16_to_f32(uint16_t h) { return quipu::f16_to_f32(h); }
+// Round to nearest even, as the vector instruction does; NaN stays NaN.
+inline uint16_t f32_to_f16(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    const uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7FFFFFFFu;
+    if (magnitude > 0x7F800000u)
+        return static_cast<uint16_t>(sign | 0x7E00u);
+    if (magnitude >= 0x477FF000u) // rounds to 65520 or more
+        return static_cast<uint16_t>(sign | 0x7C00u);
+    if (magnitude < 0x38800000u) { // subnormal half: the value in units of 2^-24
+        float absolute;
+        std::memcpy(&absolute, &magnitude, 4);
+        return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(absolute * 16777216.0f)));
+    }
+    const uint32_t rounded = magnitude + 0x0FFFu + ((magnitude >> 13) & 1u);
+    return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+inline F32x8 load_f16(const uint16_t *p) {
+    return lanes<F32x8>([&](int i) { return quipu::f16_to_f32(p[i]); });
+}
+inline void store_f16(uint16_t *p, F32x8 a) {
+    for (int i = 0; i < 8; i++)
+        p[i] = f32_to_f16(a.v[i]);
+}
+inline F32x8 load_bf16(const uint16_t *p) {
+    return lanes<F32x8>([&](int i) { return quipu::bf16_to_f32(p[i]); });
+}
+inline F32x8 exp2_integral(F32x8 n) {
+    return lanes<F32x8>([&](int i) { return std::ldexp(1.0f, static_cast<int>(n.v[i])); });
+}
+
+// --- bytes and integer dot products ----------------------------------------------------------------------------------
+inline int8_t as_signed(uint8_t x) { return static_cast<int8_t>(x); }
+inline B8x32 load_b8(const void *p) {
+    B8x32 r;
+    std::memcpy(r.v, p, 32);
+    return r;
+}
+inline void store_b8(void *p, B8x32 a) { std::memcpy(p, a.v, 32); }
+inline B8x32 splat_b8(uint8_t x) {
+    return lanes<B8x32>([&](int) { return x; });
+}
+inline B8x32 splat_4bytes(const void *p) {
+    const auto *bytes = static_cast<const uint8_t *>(p);
+    return lanes<B8x32>([&](int i) { return bytes[i % 4]; });
+}
+inline B8x32 load_halves(const void *low, const void *high) {
+    B8x32 r;
+    std::memcpy(r.v, low, 16);
+    std::memcpy(r.v + 16, high, 16);
+    return r;
+}
+inline B8x32 operator&(B8x32 a, B8x32 b) {
+    return lanes<B8x32>([&](int i) { return a.v[i] & b.v[i]; });
+}
+inline B8x32 operator|(B8x32 a, B8x32 b) {
+    return lanes<B8x32>([&](int i) { return a.v[i] | b.v[i]; });
+}
+inline B8x32 sub_b8(B8x32 a, B8x32 b) {
+    return lanes<B8x32>([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline B8x32 abs_b8(B8x32 a) {
+    return lanes<B8x32>([&](int i) { return std::abs(as_signed(a.v[i])); });
+}
+inline B8x32 apply_sign(B8x32 a, B8x32 s) {
+    return lanes<B8x32>([&](int i) {
+        const int sign = as_signed(s.v[i]);
+        return sign < 0 ? -as_signed(a.v[i]) : sign == 0 ? 0 : as_signed(a.v[i]);
+    });
+}
+// Shifts within bytes; the vector versions shift 16-bit lanes and callers mask, which gives the same.
+template <int N> inline B8x32 shift_right(B8x32 a) {
+    return lanes<B8x32>([&](int i) { return a.v[i] >> N; });
+}
+template <int N> inline B8x32 shift_left(B8x32 a) {
+    return lanes<B8x32>([&](int i) { return a.v[i] << N; });
+}
+inline B8x32 split_nibbles(const void *p) {
+    const auto *bytes = static_cast<const uint8_t *>(p);
+    return lanes<B8x32>([&](int i) { return i < 16 ? bytes[i] & 0x0F : bytes[i - 16] >> 4; });
+}
+inline B8x32 expand_bits(const void *p, uint8_t value) {
+    const auto *bytes = static_cast<const uint8_t *>(p);
+    return lanes<B8x32>([&](int i) { return (bytes[i / 8] >> (i % 8)) & 1 ? value : 0; });
+}
+inline I16x16 zero_i16() { return {}; }
+inline I16x16 operator+(I16x16 a, I16x16 b) {
+    return lanes<I16x16>([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline I16x16 dot_pairs(B8x32 unsigned_bytes, B8x32 signed_bytes) {
+    return lanes<I16x16>([&](int i) {
+        return unsigned_bytes.v[2 * i] * as_signed(signed_bytes.v[2 * i]) +
+               unsigned_bytes.v[2 * i + 1] * as_signed(signed_bytes.v[2 * i + 1]);
+    });
+}
+inline I16x16 splat_i16(int16_t x) {
+    return lanes<I16x16>([&](int) { return x; });
+}
+template <int Pair> inline I16x16 scale_pair(const int8_t *scales) {
+    return lanes<I16x16>([&](int i) { return scales[2 * Pair + i / 8]; });
+}
+inline I32x8 zero_i32() { return {}; }
+inline I32x8 operator+(I32x8 a, I32x8 b) {
+    return lanes<I32x8>([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline I32x8 dot_pairs(I16x16 a, I16x16 b) {
+    return lanes<I32x8>([&](int i) { return a.v[2 * i] * b.v[2 * i] + a.v[2 * i + 1] * b.v[2 * i + 1]; });
+}
+inline F32x8 to_f32(I32x8 a) {
+    return lanes<F32x8>([&](int i) { return static_cast<float>(a.v[i]); });
+}
+inline F32x8 load_u8_f32(const uint8_t *p) {
+    return lanes<F32x8>([&](int i) { return static_cast<float>(p[i]); });
+}
+inline F32x8 load_i8_f32(const int8_t *p) {
+    return lanes<F32x8>([&](int i) { return static_cast<float>(p[i]); });
+}
+inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
+    const F32x8 *parts[4] = {&a, &b, &c, &d};
+    return lanes<B8x32>([&](int i) {
+        const float rounded = std::nearbyint(parts[i / 8]->v[i % 8]);
+        return static_cast<int8_t>(rounded >= -127.0f ? std::min(rounded, 127.0f) : -127.0f); // a NaN gives -127
+    });
+}
+inline void prefetch(const void *) {}
+
+} // namespace
+} // namespace quipu::scalar

@@ -1,0 +1,431 @@
+#include "steps.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "formats/formats.h"
+
+namespace quipu {
+
+namespace {
+
+// Weights a unit reads in row mode: big enough to amortize the draw, small enough to balance uneven cores.
+constexpr int64_t kUnitBytes = 64 << 10;
+
+int sequence_of(const RunArguments &run, int token) {
+    return static_cast<int>(std::upper_bound(run.query_starts, run.query_starts + run.num_sequences + 1, token) -
+                            run.query_starts) -
+           1;
+}
+
+class Embed final : public Step {
+  public:
+    Embed(Matrix table, ValueBuffer out) : table_(table), out_(out), format_(*find_format(table.type)) {}
+    int num_units(const RunArguments &run) const override { return run.num_tokens; }
+    void execute(int token, const RunArguments &run, const Worker &) const override {
+        format_.unpack(table_.data + run.token_ids[token] * table_.row_bytes, out_.row(token),
+                       table_.cols / format_.block_size);
+    }
+
+  private:
+    Matrix table_;
+    ValueBuffer out_;
+    const Format &format_;
+};
+
+class RmsNorm final : public Step {
+  public:
+    RmsNorm(const Kernels &kernels, ValueBuffer x, const float *weight, int group, float epsilon, ValueBuffer out)
+        : kernels_(kernels), x_(x), out_(out), weight_(weight), group_(group), epsilon_(epsilon) {}
+    int num_units(const RunArguments &run) const override { return x_.num_rows(run); }
+    void execute(int row, const RunArguments &, const Worker &) const override {
+        kernels_.rms_norm(x_.row(row), weight_, out_.row(row), x_.width, group_, epsilon_);
+    }
+
+  private:
+    const Kernels &kernels_;
+    ValueBuffer x_, out_;
+    const float *weight_;
+    int group_;
+    float epsilon_;
+};
+
+class Pack final : public Step {
+  public:
+    Pack(const Kernels &kernels, ValueBuffer x, const float *norm_weight, float epsilon, ValueBuffer normalized,
+         bool as_int8, bool as_float, PackedActivations packed)
+        : kernels_(kernels), x_(x), normalized_(normalized), norm_weight_(norm_weight), epsilon_(epsilon),
+          as_int8_(as_int8), as_float_(as_float), packed_(packed) {}
+
+    int num_units(const RunArguments &run) const override {
+        const int rows = x_.num_rows(run);
+        return rows <= kMaxRowTokens ? rows : PackedActivations::num_panels(rows);
+    }
+
+    void execute(int unit, const RunArguments &run, const Worker &) const override {
+        const int rows = x_.num_rows(run);
+        if (rows <= kMaxRowTokens) {
+            const float *x = normalize(unit, 1);
+            if (as_int8_)
+                kernels_.quantize_row(x, x_.width,
+                                      activation_row(packed_.rows + unit * activation_row_bytes(x_.width), x_.width));
+            return;
+        }
+        const int first = unit * kPanelTokens, count = std::min(kPanelTokens, rows - first);
+        const float *x = normalize(first, count);
+        const int num_panels = PackedActivations::num_panels(rows);
+        if (as_int8_)
+            kernels_.quantize_panel(x, x_.width, count, x_.width, packed_.panels + unit, num_panels);
+        if (as_float_)
+            kernels_.float_panel(x, x_.width, count, x_.width, packed_.float_panels + unit, num_panels);
+    }
+
+  private:
+    const float *normalize(int first, int count) const {
+        if (!norm_weight_)
+            return x_.row(first);
+        for (int row = first; row < first + count; row++)
+            kernels_.rms_norm(x_.row(row), norm_weight_, normalized_.row(row), x_.width, x_.width, epsilon_);
+        return normalized_.row(first);
+    }
+
+    const Kernels &kernels_;
+    ValueBuffer x_, normalized_;
+    const float *norm_weight_;
+    float epsilon_;
+    bool as_int8_, as_float_;
+    PackedActivations packed_;
+};
+
+int64_t tile_floats(int max_tokens) {
+    return int64_t(PackedActivations::num_panels(max_tokens)) * kTileRows * kPanelTokens;
+}
+
+class Linear final : public Step {
+  public:
+    Linear(const Kernels &kernels, ValueBuffer x, std::vector<Product> products, ValueBuffer residual,
+           PackedActivations packed)
+        : kernels_(kernels), x_(x), residual_(residual), products_(std::move(products)), packed_(packed) {}
+
+    int num_units(const RunArguments &run) const override {
+        int total = 0;
+        for (const Product &product : products_)
+            total += units_of(product.weight, x_.num_rows(run));
+        return total;
+    }
+
+    int64_t scratch_floats(int max_tokens) const override {
+        return std::max(tile_floats(max_tokens), round_up(x_.width, kBlock));
+    }
+
+    void execute(int unit, const RunArguments &run, const Worker &worker) const override {
+        const int rows = x_.num_rows(run);
+        const Product *product = products_.data();
+        for (int units; unit >= (units = units_of(product->weight, rows)); product++)
+            unit -= units;
+        const int step = rows_per_unit(product->weight, rows), begin = unit * step,
+                  end = std::min(begin + step, product->weight.rows);
+        if (rows <= kMaxRowTokens) {
+            kernels_.matvec(product->weight, begin, end, x_.data, x_.width, packed_.rows, rows, product->out.data,
+                            product->out.width, worker.scratch);
+            finish_rows(*product, begin, end, rows);
+        } else {
+            kernels_.matmul_tile(product->weight, begin, end - begin, packed_.panels, packed_.float_panels,
+                                 PackedActivations::num_panels(rows), worker.scratch, worker.tile_scratch);
+            store_tile(*product, begin, end, rows, worker.scratch);
+        }
+    }
+
+    static int rows_per_unit(const Matrix &weight, int num_rows) {
+        if (num_rows > kMaxRowTokens)
+            return kTileRows;
+        return static_cast<int>(std::clamp<int64_t>(kUnitBytes / weight.row_bytes, 4, 1024));
+    }
+    static int units_of(const Matrix &weight, int num_rows) {
+        const int step = rows_per_unit(weight, num_rows);
+        return (weight.rows + step - 1) / step;
+    }
+
+  private:
+    void finish_rows(const Product &product, int begin, int end, int rows) const {
+        if (!product.bias && !residual_.data)
+            return;
+        for (int t = 0; t < rows; t++) {
+            float *out = product.out.row(t);
+            const float *residual = residual_.data ? residual_.row(t) : nullptr;
+            for (int r = begin; r < end; r++)
+                out[r] += (product.bias ? product.bias[r] : 0.0f) + (residual ? residual[r] : 0.0f);
+        }
+    }
+
+    void store_tile(const Product &product, int begin, int end, int rows, const float *tile) const {
+        for (int t = 0; t < rows; t++) {
+            const float *column = tile + int64_t(t / kPanelTokens) * kTileRows * kPanelTokens + t % kPanelTokens;
+            float *out = product.out.row(t);
+            const float *residual = residual_.data ? residual_.row(t) : nullptr;
+            for (int r = begin; r < end; r++)
+                out[r] = column[(r - begin) * kPanelTokens] + (product.bias ? product.bias[r] : 0.0f) +
+                         (residual ? residual[r] : 0.0f);
+        }
+    }
+
+    const Kernels &kernels_;
+    ValueBuffer x_, residual_;
+    std::vector<Product> products_;
+    PackedActivations packed_;
+};
+
+class SwigluLinear final : public Step {
+  public:
+    SwigluLinear(const Kernels &kernels, ValueBuffer x, Matrix gate, Matrix up, ValueBuffer out,
+                 PackedActivations packed)
+        : kernels_(kernels), x_(x), out_(out), gate_(gate), up_(up), packed_(packed) {}
+
+    int num_units(const RunArguments &run) const override { return Linear::units_of(gate_, x_.num_rows(run)); }
+
+    int64_t scratch_floats(int max_tokens) const override {
+        const int64_t row_mode = round_up(x_.width, kBlock) + int64_t(kMaxRowTokens) * (gate_.rows + 8);
+        return std::max(2 * tile_floats(max_tokens) + kTileRows, row_mode);
+    }
+
+    void execute(int unit, const RunArguments &run, const Worker &worker) const override {
+        const int rows = x_.num_rows(run), step = Linear::rows_per_unit(gate_, rows), begin = unit * step,
+                  end = std::min(begin + step, gate_.rows);
+        if (rows <= kMaxRowTokens)
+            execute_rows(begin, end, rows, worker.scratch);
+        else
+            execute_tile(begin, end, rows, worker);
+    }
+
+  private:
+    void execute_rows(int begin, int end, int rows, float *scratch) const {
+        float *up = scratch + round_up(x_.width, kBlock);
+        kernels_.matvec(gate_, begin, end, x_.data, x_.width, packed_.rows, rows, out_.data, out_.width, scratch);
+        kernels_.matvec(up_, begin, end, x_.data, x_.width, packed_.rows, rows, up, gate_.rows, scratch);
+        for (int t = 0; t < rows; t++) {
+            float *gate = out_.row(t) + begin;
+            kernels_.swiglu(gate, up + int64_t(t) * gate_.rows + begin, gate, end - begin);
+        }
+    }
+
+    void execute_tile(int begin, int end, int rows, const Worker &worker) const {
+        const int num_panels = PackedActivations::num_panels(rows);
+        const int64_t size = tile_floats(rows);
+        float *gate = worker.scratch, *up = gate + size;
+        kernels_.matmul_tile(gate_, begin, end - begin, packed_.panels, packed_.float_panels, num_panels, gate,
+                             worker.tile_scratch);
+        kernels_.matmul_tile(up_, begin, end - begin, packed_.panels, packed_.float_panels, num_panels, up,
+                             worker.tile_scratch);
+        kernels_.swiglu(gate, up, gate, size);
+        for (int t = 0; t < rows; t++) {
+            const float *column = gate + int64_t(t / kPanelTokens) * kTileRows * kPanelTokens + t % kPanelTokens;
+            for (int r = begin; r < end; r++)
+                out_.row(t)[r] = column[(r - begin) * kPanelTokens];
+        }
+    }
+
+    const Kernels &kernels_;
+    ValueBuffer x_, out_;
+    Matrix gate_, up_;
+    PackedActivations packed_;
+};
+
+class FillRopeTable final : public Step {
+  public:
+    FillRopeTable(std::vector<float> inverse_frequencies, float magnitude, RopeTable table)
+        : inverse_frequencies_(std::move(inverse_frequencies)), magnitude_(magnitude), table_(table) {}
+    int num_units(const RunArguments &run) const override { return run.num_tokens; }
+    void execute(int token, const RunArguments &run, const Worker &) const override {
+        const int64_t half = table_.num_rotated / 2;
+        for (int64_t i = 0; i < half; i++) {
+            // In double: position times frequency has no bits to spare in a float beyond 16k tokens.
+            const double angle = double(run.positions[token]) * inverse_frequencies_[i];
+            table_.cosines[token * half + i] = static_cast<float>(std::cos(angle) * magnitude_);
+            table_.sines[token * half + i] = static_cast<float>(std::sin(angle) * magnitude_);
+        }
+    }
+
+  private:
+    std::vector<float> inverse_frequencies_;
+    double magnitude_;
+    RopeTable table_;
+};
+
+class Rope final : public Step {
+  public:
+    Rope(const Kernels &kernels, ValueBuffer x, int head_dim, bool neox, RopeTable table, ValueBuffer out)
+        : kernels_(kernels), x_(x), out_(out), head_dim_(head_dim), neox_(neox), table_(table) {}
+    int num_units(const RunArguments &run) const override { return run.num_tokens; }
+    void execute(int token, const RunArguments &, const Worker &) const override {
+        const int64_t half = table_.num_rotated / 2;
+        kernels_.rope(x_.row(token), out_.row(token), x_.width / head_dim_, head_dim_, table_.num_rotated, neox_,
+                      table_.cosines + token * half, table_.sines + token * half);
+    }
+
+  private:
+    const Kernels &kernels_;
+    ValueBuffer x_, out_;
+    int head_dim_;
+    bool neox_;
+    RopeTable table_;
+};
+
+class KvWrite final : public Step {
+  public:
+    KvWrite(const Kernels &kernels, ValueBuffer k, ValueBuffer v, int layer)
+        : kernels_(kernels), k_(k), v_(v), layer_(layer) {}
+    int num_units(const RunArguments &run) const override { return run.num_tokens; }
+    void execute(int token, const RunArguments &run, const Worker &) const override {
+        const KvLayer layer = run.kv->layer(layer_);
+        const int position = run.positions[token];
+        const int64_t page = run.page_tables[int64_t(sequence_of(run, token)) * run.table_width +
+                                             position / layer.page_size];
+        for (int head = 0; head < layer.num_kv_heads; head++)
+            kernels_.kv_write(layer, k_.row(token) + head * layer.key_length, v_.row(token) + head * layer.value_length,
+                              page, position % layer.page_size, head);
+    }
+
+  private:
+    const Kernels &kernels_;
+    ValueBuffer k_, v_;
+    int layer_;
+};
+
+class Attention final : public Step {
+  public:
+    Attention(const Kernels &kernels, ValueBuffer q, int layer, int num_heads, const KvLayer &shape, float scale,
+              ValueBuffer out)
+        : kernels_(kernels), q_(q), out_(out), layer_(layer), num_kv_heads_(shape.num_kv_heads),
+          group_size_(num_heads / shape.num_kv_heads), scale_(scale),
+          scratch_floats_(attention_scratch_floats(group_size_, shape.key_length, shape.value_length, shape.page_size)) {
+    }
+
+    int num_units(const RunArguments &run) const override {
+        int blocks = 0;
+        for (int s = 0; s < run.num_sequences; s++)
+            blocks += blocks_of(run, s);
+        return blocks * num_kv_heads_;
+    }
+
+    int64_t scratch_floats(int) const override { return scratch_floats_; }
+
+    void execute(int unit, const RunArguments &run, const Worker &worker) const override {
+        const KvLayer layer = run.kv->layer(layer_);
+        const int head = unit % num_kv_heads_;
+        // Later blocks see more keys: the longest come first, so that the tail of the step is short.
+        int block = num_units(run) / num_kv_heads_ - 1 - unit / num_kv_heads_;
+        int s = 0;
+        for (int blocks; block >= (blocks = blocks_of(run, s)); s++)
+            block -= blocks;
+        const int num_new = run.query_starts[s + 1] - run.query_starts[s], first = block * kQueriesPerUnit;
+        const int token = run.query_starts[s] + first;
+        const int head_offset = head * group_size_;
+        kernels_.attention({.q = q_.row(token) + head_offset * layer.key_length,
+                            .q_stride = q_.width,
+                            .out = out_.row(token) + head_offset * layer.value_length,
+                            .out_stride = out_.width,
+                            .num_queries = std::min(kQueriesPerUnit, num_new - first),
+                            .group_size = group_size_,
+                            .first_position = run.kv_lengths[s] - num_new + first,
+                            .page_table = run.page_tables + int64_t(s) * run.table_width,
+                            .layer = &layer,
+                            .kv_head = head,
+                            .scale = scale_},
+                           worker.scratch);
+    }
+
+  private:
+    static int blocks_of(const RunArguments &run, int s) {
+        return (run.query_starts[s + 1] - run.query_starts[s] + kQueriesPerUnit - 1) / kQueriesPerUnit;
+    }
+
+    const Kernels &kernels_;
+    ValueBuffer q_, out_;
+    int layer_, num_kv_heads_, group_size_;
+    float scale_;
+    int64_t scratch_floats_;
+};
+
+using Binary = void (*)(const float *, const float *, float *, int64_t);
+
+class Elementwise final : public Step {
+  public:
+    Elementwise(Binary f, ValueBuffer a, ValueBuffer b, ValueBuffer out) : f_(f), a_(a), b_(b), out_(out) {}
+    int num_units(const RunArguments &run) const override { return a_.num_rows(run); }
+    void execute(int row, const RunArguments &, const Worker &) const override {
+        f_(a_.row(row), b_.row(row), out_.row(row), a_.width);
+    }
+
+  private:
+    Binary f_;
+    ValueBuffer a_, b_, out_;
+};
+
+class SelectOutputs final : public Step {
+  public:
+    SelectOutputs(ValueBuffer x, ValueBuffer out) : x_(x), out_(out) {}
+    int num_units(const RunArguments &run) const override { return run.num_outputs; }
+    void execute(int row, const RunArguments &run, const Worker &) const override {
+        std::memcpy(out_.row(row), x_.row(run.output_rows[row]), sizeof(float) * x_.width);
+    }
+
+  private:
+    ValueBuffer x_, out_;
+};
+
+} // namespace
+
+std::unique_ptr<Step> make_embed(Matrix table, ValueBuffer out) { return std::make_unique<Embed>(table, out); }
+
+std::unique_ptr<Step> make_rms_norm(const Kernels &kernels, ValueBuffer x, const float *weight, int group,
+                                    float epsilon, ValueBuffer out) {
+    return std::make_unique<RmsNorm>(kernels, x, weight, group, epsilon, out);
+}
+
+std::unique_ptr<Step> make_pack(const Kernels &kernels, ValueBuffer x, const float *norm_weight, float epsilon,
+                                ValueBuffer normalized, bool as_int8, bool as_float, PackedActivations packed) {
+    return std::make_unique<Pack>(kernels, x, norm_weight, epsilon, normalized, as_int8, as_float, packed);
+}
+
+std::unique_ptr<Step> make_linear(const Kernels &kernels, ValueBuffer x, std::vector<Product> products,
+                                  ValueBuffer residual, PackedActivations packed) {
+    return std::make_unique<Linear>(kernels, x, std::move(products), residual, packed);
+}
+
+std::unique_ptr<Step> make_swiglu_linear(const Kernels &kernels, ValueBuffer x, Matrix gate, Matrix up, ValueBuffer out,
+                                         PackedActivations packed) {
+    return std::make_unique<SwigluLinear>(kernels, x, gate, up, out, packed);
+}
+
+std::unique_ptr<Step> make_rope_table(std::vector<float> inverse_frequencies, float magnitude, RopeTable table) {
+    return std::make_unique<FillRopeTable>(std::move(inverse_frequencies), magnitude, table);
+}
+
+std::unique_ptr<Step> make_rope(const Kernels &kernels, ValueBuffer x, int head_dim, bool neox, RopeTable table,
+                                ValueBuffer out) {
+    return std::make_unique<Rope>(kernels, x, head_dim, neox, table, out);
+}
+
+std::unique_ptr<Step> make_kv_write(const Kernels &kernels, ValueBuffer k, ValueBuffer v, int layer) {
+    return std::make_unique<KvWrite>(kernels, k, v, layer);
+}
+
+std::unique_ptr<Step> make_attention(const Kernels &kernels, ValueBuffer q, int layer, int num_heads,
+                                     const KvLayer &shape, float scale, ValueBuffer out) {
+    return std::make_unique<Attention>(kernels, q, layer, num_heads, shape, scale, out);
+}
+
+std::unique_ptr<Step> make_swiglu(const Kernels &kernels, ValueBuffer gate, ValueBuffer up, ValueBuffer out) {
+    return std::make_unique<Elementwise>(kernels.swiglu, gate, up, out);
+}
+
+std::unique_ptr<Step> make_add(const Kernels &kernels, ValueBuffer x, ValueBuffer y, ValueBuffer out) {
+    return std::make_unique<Elementwise>(kernels.add, x, y, out);
+}
+
+std::unique_ptr<Step> make_select_outputs(ValueBuffer x, ValueBuffer out) {
+    return std::make_unique<SelectOutputs>(x, out);
+}
+
+} // namespace quipu

@@ -1,0 +1,345 @@
+"""The CPU backend: turns a recorded program into native steps, and runs them in one call that releases the GIL.
+
+Compiling decides three things, all here and none in C++: which memory slot each value lives in (values that are dead
+give theirs back), where the input of a matrix product is packed for the int8 or float kernels, and before which steps
+the threads must meet (only where a step touches what another one wrote since the last meeting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quipu import _native
+from quipu.backends.program import Batch, KVSpec, KVStorage, Op, Program, RopeParams, Value, Weight
+from quipu.gguf.types import GGMLType
+from quipu.quant import dequantize
+
+
+class CPUKVStorage:
+    """KV pages in the layout of the native attention kernels; memory is touched only when a page is first written."""
+
+    def __init__(self, spec: KVSpec, num_pages: int) -> None:
+        for kv_type in (spec.k_type, spec.v_type):
+            if kv_type not in (GGMLType.F32, GGMLType.F16):
+                raise ValueError(f"the KV cache cannot hold {kv_type.name}")
+        self.spec = spec
+        self.num_pages = num_pages
+        self.native = _native.KvCache(
+            spec.num_layers,
+            spec.num_kv_heads,
+            spec.key_length,
+            spec.value_length,
+            spec.page_size,
+            spec.k_type == GGMLType.F16,
+            spec.v_type == GGMLType.F16,
+            num_pages,
+        )
+
+
+class CPUBackend:
+    """Native kernels on the cores of this machine."""
+
+    name = "cpu"
+
+    def __init__(self, num_threads: int) -> None:
+        if num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, not {num_threads}")
+        self._team = _native.Team(num_threads)
+        self.num_threads = num_threads
+
+    def compile(self, program: Program, *, max_tokens: int) -> CPUExecutable:
+        """Lay out memory and steps for runs of up to `max_tokens` tokens."""
+        return CPUExecutable(program, self._team, max_tokens)
+
+    def create_kv_storage(self, spec: KVSpec, num_pages: int) -> CPUKVStorage:
+        """Reserve the address space of `num_pages` pages."""
+        return CPUKVStorage(spec, num_pages)
+
+
+class CPUExecutable:
+    """A compiled program. It keeps the recorded program, and with it the mapped weights, alive."""
+
+    def __init__(self, program: Program, team: _native.Team, max_tokens: int) -> None:
+        compiler = _Compiler(program, team, max_tokens)
+        self._program = program
+        self._kept_alive = compiler.float_vectors
+        self._native = compiler.compile()
+        self._result = compiler.buffers[program.result.index]
+        self._vocab_size = compiler.vocab_size
+        self._attention_shapes = compiler.attention_shapes
+
+    @property
+    def num_steps(self) -> int:
+        return int(self._native.num_steps)
+
+    def run(self, batch: Batch, kv: KVStorage) -> NDArray[np.float32]:
+        """Execute one step and return logits float32 [O, vocab], valid until the next run.
+
+        Raises:
+            ValueError: an index of the batch is out of range; checked before anything is written.
+        """
+        assert isinstance(kv, CPUKVStorage)
+        spec = kv.spec
+        for layer, *shape in self._attention_shapes:
+            assert layer < spec.num_layers and shape == [spec.num_kv_heads, spec.key_length, spec.value_length]
+        self._native.run(
+            kv.native,
+            self._vocab_size,
+            batch.token_ids,
+            batch.positions,
+            batch.query_starts,
+            batch.kv_lengths,
+            batch.page_tables,
+            batch.output_rows,
+        )
+        logits: NDArray[np.float32] = self._native.read(self._result, len(batch.output_rows))
+        return logits
+
+
+_PACKED = "packed"  # the resource name of the packed activations, beside slot numbers
+
+
+class _Compiler:
+    """Walks the recorded ops once. Attributes that outlive it are read by CPUExecutable."""
+
+    def __init__(self, program: Program, team: _native.Team, max_tokens: int) -> None:
+        self._program = program
+        self._native = _native.Program(team, max_tokens)
+        self.buffers: dict[int, _native.ValueBuffer] = {}
+        self.float_vectors: list[NDArray[np.float32]] = []
+        self.attention_shapes: list[tuple[int, int, int, int]] = []
+        self.vocab_size = 0
+        self._slots: list[_native.Slot] = []
+        self._slot_of: dict[int, int] = {}
+        self._free_slots: dict[int, list[int]] = {}  # by width
+        self._released: set[int] = set()
+        self._last_use = {value.index: i for i, op in enumerate(program.ops) for value in op.inputs}
+        self._last_use[program.result.index] = len(program.ops)
+        self._matrices: dict[str, _native.Matrix] = {}
+        self._rope_tables: dict[int, _native.RopeTable] = {}
+        self._rope_params: list[RopeParams] = []
+        self._packed_value: tuple[int, bool, bool] | None = None
+        self._pending_norm: Op | None = None
+        self._written: set[int | str] = set()  # since the last barrier
+        self._read: set[int | str] = set()
+
+    def compile(self) -> _native.Program:
+        self._packed = self._native.packed_activations(*self._packing_needs())
+        for op in self._program.ops:
+            if op.name == "rope":
+                self._prepare_rope_table(op.attributes["rope"])
+        for index, op in enumerate(self._program.ops):
+            getattr(self, f"_compile_{op.name}")(op)
+            self._release_dead(index, (*op.inputs, *op.outputs))
+        self._native.seal()
+        return self._native
+
+    # --- memory ------------------------------------------------------------------------------------------------------
+
+    def _buffer(self, value: Value) -> _native.ValueBuffer:
+        """The value's buffer; its slot is taken when it is first asked for."""
+        if value.index not in self.buffers:
+            free = self._free_slots.get(value.width)
+            if free:
+                slot = free.pop()
+            else:
+                slot = len(self._slots)
+                self._slots.append(self._native.slot(value.width))
+            self._slot_of[value.index] = slot
+            self.buffers[value.index] = _native.value(self._slots[slot], value.width, value.rows == "outputs")
+        return self.buffers[value.index]
+
+    def _release_dead(self, op_index: int, values: Iterable[Value]) -> None:
+        for value in values:
+            if self._last_use.get(value.index, op_index) <= op_index and value.index not in self._released:
+                self._released.add(value.index)
+                self._free_slots.setdefault(value.width, []).append(self._slot_of[value.index])
+
+    def _matrix(self, weight: Weight | None) -> _native.Matrix:
+        assert weight is not None
+        if weight.name not in self._matrices:
+            self._matrices[weight.name] = _native.matrix(weight.data, *weight.shape, int(weight.type))
+        return self._matrices[weight.name]
+
+    def _vector(self, weight: Weight | None) -> NDArray[np.float32]:
+        """A norm weight or bias as float32. These are small; everything large stays as stored."""
+        assert weight is not None
+        vector = np.ascontiguousarray(dequantize(weight.data, weight.type).reshape(-1), dtype=np.float32)
+        self.float_vectors.append(vector)
+        return vector
+
+    def _packing_needs(self) -> tuple[int, bool, bool]:
+        width, as_int8, as_float = 1, False, False
+        for op in self._program.ops:
+            if op.name in ("linear", "swiglu_linear"):
+                width = max(width, op.inputs[0].width)
+                needs_int8, needs_float = self._formats(self._product_weights(op))
+                as_int8, as_float = as_int8 or needs_int8, as_float or needs_float
+        return width, as_int8, as_float
+
+    def _formats(self, weights: Iterable[Weight | None]) -> tuple[bool, bool]:
+        on_int8 = [bool(self._matrix(weight).runs_on_int8) for weight in weights]
+        return any(on_int8), not all(on_int8)
+
+    @staticmethod
+    def _product_weights(op: Op) -> tuple[Weight | None, ...]:
+        return op.weights[: op.attributes.get("num_weights", len(op.weights))]
+
+    # --- barriers ----------------------------------------------------------------------------------------------------
+
+    def _waits(self, reads: Iterable[int | str], writes: Iterable[int | str]) -> bool:
+        """Whether a step with these accesses must wait; records them."""
+        reads, writes = set(reads), set(writes)
+        conflict = bool(reads & self._written or writes & (self._written | self._read))
+        if conflict:
+            self._written, self._read = set(), set()
+        self._written |= writes
+        self._read |= reads
+        return conflict
+
+    def _slots_for(self, values: Iterable[Value]) -> list[int | str]:
+        for value in values:
+            self._buffer(value)
+        return [self._slot_of[value.index] for value in values]
+
+    def _waits_for(self, op: Op) -> bool:
+        return self._waits(self._slots_for(op.inputs), self._slots_for(op.outputs))
+
+    # --- ops ---------------------------------------------------------------------------------------------------------
+
+    def _prepare_rope_table(self, rope: RopeParams) -> None:
+        if id(rope) not in self._rope_tables:
+            frequencies = np.ascontiguousarray(rope.inverse_frequencies, dtype=np.float32)
+            self._rope_tables[id(rope)] = self._native.rope_table(frequencies, rope.magnitude)
+            self._written.add(f"rope table {id(rope)}")
+
+    def _compile_embed(self, op: Op) -> None:
+        table = self._matrix(op.weights[0])
+        self.vocab_size = table.rows
+        waits = self._waits_for(op)
+        self._native.embed(table, self._buffer(op.outputs[0]), waits)
+
+    def _compile_rms_norm(self, op: Op) -> None:
+        if self._feeds_only_products(op):
+            self._pending_norm = op  # joins the packing of its only reader
+            self._buffer(op.outputs[0])
+            return
+        waits = self._waits_for(op)
+        self._native.rms_norm(
+            self._buffer(op.inputs[0]),
+            self._vector(op.weights[0]),
+            op.attributes["epsilon"],
+            self._buffer(op.outputs[0]),
+            waits,
+        )
+
+    def _feeds_only_products(self, op: Op) -> bool:
+        """Whether the very next op is the only one that reads this whole-row norm, and is a matrix product."""
+        output, weight = op.outputs[0], op.weights[0]
+        assert weight is not None
+        readers = [other for other in self._program.ops if output in other.inputs]
+        next_op = self._program.ops[self._program.ops.index(op) + 1]
+        return (
+            weight.shape[1] == output.width
+            and readers == [next_op]
+            and next_op.name in ("linear", "swiglu_linear")
+            and next_op.inputs[1:] == ()
+        )
+
+    def _pack(self, op: Op) -> None:
+        """Pack the op's first input, unless it is what was packed last."""
+        x = op.inputs[0]
+        as_int8, as_float = self._formats(self._product_weights(op))
+        norm, self._pending_norm = self._pending_norm, None
+        if norm is not None:
+            source = norm.inputs[0]
+            reads, writes = self._slots_for([source]), [*self._slots_for([x]), _PACKED]
+            waits = self._waits(reads, writes)
+            self._native.norm_pack(
+                self._buffer(source),
+                self._vector(norm.weights[0]),
+                norm.attributes["epsilon"],
+                self._buffer(x),
+                as_int8,
+                as_float,
+                self._packed,
+                waits,
+            )
+        elif self._packed_value != (x.index, as_int8, as_float):
+            waits = self._waits(self._slots_for([x]), [_PACKED])
+            self._native.pack(self._buffer(x), as_int8, as_float, self._packed, waits)
+        self._packed_value = (x.index, as_int8, as_float)
+
+    def _compile_linear(self, op: Op) -> None:
+        self._pack(op)
+        count = op.attributes["num_weights"]
+        biases = [None if bias is None else self._vector(bias) for bias in op.weights[count:]]
+        residual = self._buffer(op.inputs[1]) if len(op.inputs) > 1 else None
+        waits = self._waits([*self._slots_for(op.inputs), _PACKED], self._slots_for(op.outputs))
+        self._native.linear(
+            self._buffer(op.inputs[0]),
+            [self._matrix(weight) for weight in op.weights[:count]],
+            biases,
+            [self._buffer(output) for output in op.outputs],
+            residual,
+            self._packed,
+            waits,
+        )
+
+    def _compile_swiglu_linear(self, op: Op) -> None:
+        self._pack(op)
+        gate, up = (self._matrix(weight) for weight in op.weights)
+        waits = self._waits([*self._slots_for(op.inputs), _PACKED], self._slots_for(op.outputs))
+        self._native.swiglu_linear(
+            self._buffer(op.inputs[0]), gate, up, self._buffer(op.outputs[0]), self._packed, waits
+        )
+
+    def _compile_rope(self, op: Op) -> None:
+        rope: RopeParams = op.attributes["rope"]
+        table_name = f"rope table {id(rope)}"
+        waits = self._waits([*self._slots_for(op.inputs), table_name], self._slots_for(op.outputs))
+        self._native.rope(
+            self._buffer(op.inputs[0]),
+            op.attributes["head_dim"],
+            rope.pairing == "neox",
+            self._rope_tables[id(rope)],
+            self._buffer(op.outputs[0]),
+            waits,
+        )
+
+    def _compile_attention(self, op: Op) -> None:
+        q, k, v = op.inputs
+        attributes = op.attributes
+        num_kv_heads = attributes["num_kv_heads"]
+        self.attention_shapes.append(
+            (attributes["layer"], num_kv_heads, k.width // num_kv_heads, v.width // num_kv_heads)
+        )
+        waits = self._waits_for(op)
+        self._native.attention(
+            self._buffer(q),
+            self._buffer(k),
+            self._buffer(v),
+            attributes["layer"],
+            attributes["num_heads"],
+            num_kv_heads,
+            attributes["scale"],
+            self._buffer(op.outputs[0]),
+            waits,
+        )
+        # The step has a barrier of its own between writing the cache and reading it.
+        self._written, self._read = set(self._slots_for(op.outputs)), set(self._slots_for([q]))
+
+    def _compile_swiglu(self, op: Op) -> None:
+        waits = self._waits_for(op)
+        self._native.swiglu(*(self._buffer(value) for value in (*op.inputs, *op.outputs)), waits)
+
+    def _compile_add(self, op: Op) -> None:
+        waits = self._waits_for(op)
+        self._native.add(*(self._buffer(value) for value in (*op.inputs, *op.outputs)), waits)
+
+    def _compile_select_outputs(self, op: Op) -> None:
+        waits = self._waits_for(op)
+        self._native.select_outputs(self._buffer(op.inputs[0]), self._buffer(op.outputs[0]), waits)
