@@ -8,8 +8,8 @@
 
 namespace quipu {
 
-std::vector<std::pair<std::string, double>> measure_read_bandwidth(Team &team, const Kernels &kernels, int64_t num_bytes,
-                                                                   int repeats) {
+std::vector<std::pair<std::string, double>> measure_read_bandwidth(Team &team, const Kernels &kernels,
+                                                                   int64_t num_bytes, int repeats) {
     const int threads = team.num_threads();
     const int64_t share = num_bytes / threads / 4096 * 4096;
     AlignedBuffer buffer(share * threads + 8192); // prefetches run past the end

@@ -48,8 +48,9 @@ std::vector<std::string> cpu_features() {
 
 NB_MODULE(_native, m) {
     m.doc() = "Native arithmetic of quipu. Python code reaches it through quipu.backends.cpu and quipu.engine.sampler.";
-    m.def("instruction_set", [] { return std::string(kernels_in_use().name); },
-          "Name of the kernel set in use; QUIPU_INSTRUCTION_SET forces one.");
+    m.def(
+        "instruction_set", [] { return std::string(kernels_in_use().name); },
+        "Name of the kernel set in use; QUIPU_INSTRUCTION_SET forces one.");
     m.def("cpu_features", &cpu_features, "Processor features that matter to kernels and are present.");
     nb::class_<quipu::Team>(m, "Team", "A persistent team of threads.")
         .def(nb::init<int>(), nb::arg("num_threads"))

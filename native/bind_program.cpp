@@ -282,8 +282,8 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
             "run",
             [](Program &p, const KvCache &kv, int vocab_size, const Ints &token_ids, const Ints &positions,
                const Ints &query_starts, const Ints &kv_lengths, const Ints &page_tables, const Ints &output_rows) {
-                const RunArguments run = make_arguments(p, kv, token_ids, positions, query_starts, kv_lengths,
-                                                        page_tables, output_rows);
+                const RunArguments run =
+                    make_arguments(p, kv, token_ids, positions, query_starts, kv_lengths, page_tables, output_rows);
                 check_arguments(run, vocab_size);
                 nb::gil_scoped_release release;
                 p.run(run);

@@ -8,7 +8,12 @@ namespace quipu {
 // Weight types whose dot products run on int8 activations; all others are unpacked to float first.
 constexpr bool runs_on_int8(int type) {
     switch (type) {
-    case 2: case 6: case 8: case 12: case 13: case 14: // Q4_0 Q5_0 Q8_0 Q4_K Q5_K Q6_K
+    case 2:
+    case 6:
+    case 8:
+    case 12:
+    case 13:
+    case 14: // Q4_0 Q5_0 Q8_0 Q4_K Q5_K Q6_K
         return true;
     default:
         return false;
@@ -24,14 +29,15 @@ struct Kernels {
     void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);
     void (*add)(const float *a, const float *b, float *y, int64_t n);
     // Rotates heads of one token; cosines and sines [num_rotated / 2].
-    void (*rope)(const float *x, float *y, int num_heads, int head_dim, int num_rotated, bool neox, const float *cosines,
-                 const float *sines);
+    void (*rope)(const float *x, float *y, int num_heads, int head_dim, int num_rotated, bool neox,
+                 const float *cosines, const float *sines);
 
     void (*quantize_row)(const float *x, int k, ActivationRow out);
     // Packs tokens x[0..num_tokens) (stride floats apart) into panels[kb * panel_stride] for every block kb of K.
     void (*quantize_panel)(const float *x, int64_t stride, int num_tokens, int k, ActivationPanel *panels,
                            int64_t panel_stride);
-    void (*float_panel)(const float *x, int64_t stride, int num_tokens, int k, FloatPanel *panels, int64_t panel_stride);
+    void (*float_panel)(const float *x, int64_t stride, int num_tokens, int k, FloatPanel *panels,
+                        int64_t panel_stride);
 
     // out[token][row] = w[row] . x[token] for rows [row_begin, row_end) and up to kMaxRowTokens tokens.
     // Float types read x, int8 types read quantized rows (`row_bytes` of activation memory per token).

@@ -6,22 +6,24 @@
 
 namespace quipu {
 
-constexpr int kGroup = 32;          // values that share one activation scale
-constexpr int kBlock = 256;         // values along K that one tile and one panel cover
+constexpr int kGroup = 32;  // values that share one activation scale
+constexpr int kBlock = 256; // values along K that one tile and one panel cover
 constexpr int kGroupsPerBlock = kBlock / kGroup;
-constexpr int kPanelTokens = 16;    // tokens in the lanes of one panel
-constexpr int kTileRows = 48;       // weight rows unpacked at once: divisible by 4 and 6, codes fit L1
-constexpr int kMaxRowTokens = 8;    // up to here tokens go one by one through the row kernels, with equal bits per token
+constexpr int kPanelTokens = 16; // tokens in the lanes of one panel
+constexpr int kTileRows = 48;    // weight rows unpacked at once: divisible by 4 and 6, codes fit L1
+constexpr int kMaxRowTokens = 8; // up to here tokens go one by one through the row kernels, with equal bits per token
 
-constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int64_t round_up(int64_t n, int64_t multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+}
 
 // Activations of one token for the row kernels: int8 codes with one scale per 32 values. Sums are of codes, times the
 // scale. Arrays are padded with zeros to a multiple of 256 values.
 struct ActivationRow {
-    int8_t *codes;   // [K]
-    float *scales;   // [K / 32]
-    float *sums32;   // [K / 32]
-    float *sums16;   // [K / 16]
+    int8_t *codes; // [K]
+    float *scales; // [K / 32]
+    float *sums32; // [K / 32]
+    float *sums16; // [K / 16]
 };
 
 // Bytes of one ActivationRow for K values, and its parts inside them.
@@ -74,14 +76,14 @@ struct KvLayer {
 
 // Queries of one sequence that share a KV head: what one unit of attention works on.
 struct AttentionWork {
-    const float *q;              // first query row of the unit, head 0 of the group
-    int64_t q_stride;            // floats between tokens
-    float *out;                  // where the first query row's first head goes
+    const float *q;   // first query row of the unit, head 0 of the group
+    int64_t q_stride; // floats between tokens
+    float *out;       // where the first query row's first head goes
     int64_t out_stride;
-    int num_queries;             // tokens
-    int group_size;              // query heads per KV head
-    int first_position;          // of the first query
-    const int32_t *page_table;   // of the sequence
+    int num_queries;           // tokens
+    int group_size;            // query heads per KV head
+    int first_position;        // of the first query
+    const int32_t *page_table; // of the sequence
     const KvLayer *layer;
     int kv_head;
     float scale;

@@ -5,7 +5,9 @@
 
 namespace quipu {
 
-void AlignedBuffer::Free::operator()(uint8_t *p) const { ::operator delete[](p, std::align_val_t{64}); }
+void AlignedBuffer::Free::operator()(uint8_t *p) const {
+    ::operator delete[](p, std::align_val_t{64});
+}
 
 AlignedBuffer::AlignedBuffer(int64_t num_bytes)
     : memory_(static_cast<uint8_t *>(::operator new[](static_cast<size_t>(num_bytes), std::align_val_t{64}))) {}

@@ -48,7 +48,6 @@ struct RunArguments {
     const KvCache *kv;
 };
 
-
 // A buffer of the program: [num_tokens or num_outputs][width] floats, rows one after another.
 struct ValueBuffer {
     float *data = nullptr;

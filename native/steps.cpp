@@ -279,8 +279,8 @@ class KvWrite final : public Step {
     void execute(int token, const RunArguments &run, const Worker &) const override {
         const KvLayer layer = run.kv->layer(layer_);
         const int position = run.positions[token];
-        const int64_t page = run.page_tables[int64_t(sequence_of(run, token)) * run.table_width +
-                                             position / layer.page_size];
+        const int64_t page =
+            run.page_tables[int64_t(sequence_of(run, token)) * run.table_width + position / layer.page_size];
         for (int head = 0; head < layer.num_kv_heads; head++)
             kernels_.kv_write(layer, k_.row(token) + head * layer.key_length, v_.row(token) + head * layer.value_length,
                               page, position % layer.page_size, head);
@@ -298,8 +298,8 @@ class Attention final : public Step {
               ValueBuffer out)
         : kernels_(kernels), q_(q), out_(out), layer_(layer), num_kv_heads_(shape.num_kv_heads),
           group_size_(num_heads / shape.num_kv_heads), scale_(scale),
-          scratch_floats_(attention_scratch_floats(group_size_, shape.key_length, shape.value_length, shape.page_size)) {
-    }
+          scratch_floats_(
+              attention_scratch_floats(group_size_, shape.key_length, shape.value_length, shape.page_size)) {}
 
     int num_units(const RunArguments &run) const override {
         int blocks = 0;
@@ -376,7 +376,9 @@ class SelectOutputs final : public Step {
 
 } // namespace
 
-std::unique_ptr<Step> make_embed(Matrix table, ValueBuffer out) { return std::make_unique<Embed>(table, out); }
+std::unique_ptr<Step> make_embed(Matrix table, ValueBuffer out) {
+    return std::make_unique<Embed>(table, out);
+}
 
 std::unique_ptr<Step> make_rms_norm(const Kernels &kernels, ValueBuffer x, const float *weight, int group,
                                     float epsilon, ValueBuffer out) {

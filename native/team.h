@@ -10,8 +10,8 @@
 
 namespace quipu {
 
-// Where a waiting thread is: it spins for a moment, then yields, then sleeps in the kernel. Never a pure spin, so that a
-// busy neighbour or a processor quota costs a delay and not a collapse.
+// Where a waiting thread is: it spins for a moment, then yields, then sleeps in the kernel. Never a pure spin, so that
+// a busy neighbour or a processor quota costs a delay and not a collapse.
 class Waiter {
   public:
     // One more look was in vain. Returns true when it is time to sleep.

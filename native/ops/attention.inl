@@ -1,5 +1,5 @@
-// Causal attention over the paged cache. All query heads that share a KV head, and up to kQueriesPerUnit tokens, form the
-// rows of two small matrix products per page; softmax is computed on line (arXiv:2205.14135), so any context length
+// Causal attention over the paged cache. All query heads that share a KV head, and up to kQueriesPerUnit tokens, form
+// the rows of two small matrix products per page; softmax is computed on line (arXiv:2205.14135), so any context length
 // needs only one page of scores.
 #pragma once
 

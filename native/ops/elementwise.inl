@@ -22,7 +22,9 @@ inline F32x8 exp(F32x8 x) {
     return p * exp2_integral(n);
 }
 
-inline F32x8 silu(F32x8 x) { return x / (splat(1.0f) + exp(zero_f32() - x)); }
+inline F32x8 silu(F32x8 x) {
+    return x / (splat(1.0f) + exp(zero_f32() - x));
+}
 
 // Calls vector(i) for whole vectors of [0, n), then once more on a copy of the tail: f maps up to two inputs to y.
 template <class F> inline void map2(const float *a, const float *b, float *y, int64_t n, F f) {

@@ -1,6 +1,6 @@
 // Matrix times many tokens: a tile of weight rows is unpacked once and meets panels of 16 tokens held in vector lanes.
-// Integer arithmetic is exact: products of unsigned codes below kMaxCode and |activation| <= 127 are summed in int16 only as
-// deep as cannot overflow, 2 * kMaxCode * 127 * depth <= 32767.
+// Integer arithmetic is exact: products of unsigned codes below kMaxCode and |activation| <= 127 are summed in int16
+// only as deep as cannot overflow, 2 * kMaxCode * 127 * depth <= 32767.
 #pragma once
 
 namespace quipu::QUIPU_ISA {
@@ -44,54 +44,75 @@ void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group,
     }
 }
 
-// Rows r .. r + R - 1 against one panel, groups [0, num_groups): c[row][16] += products. The loops over 4 K bytes stay
-// rolled: unrolled, gcc 12 spills the accumulators.
+// Products of R rows of codes with 16 tokens, summed in int16 over `count` steps of 4 values. `pinned` keeps the
+// compiler from computing all products before the first sum, which needs more registers than there are.
+template <class W, int R>
+inline void sum_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step, int count,
+                         I16x16 (&acc)[R][2]) {
+    unrolled<R>([&]<int I>() { acc[I][0] = acc[I][1] = zero_i16(); });
+#pragma GCC unroll 1
+    for (const int end = step + count; step < end; step++) {
+        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][8]);
+        unrolled<R>([&]<int I>() {
+            const B8x32 code = splat_4bytes(&tile.codes[r + I][4 * step]);
+            acc[I][0] = pinned(acc[I][0] + dot_pairs(code, a0));
+            acc[I][1] = pinned(acc[I][1] + dot_pairs(code, a1));
+        });
+    }
+}
+
+// The same for signed codes, whose products fill an int16 at once and are widened step by step.
+template <int R>
+inline void sum_signed_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step, int count,
+                                I32x8 (&dots)[R][2]) {
+    unrolled<R>([&]<int I>() { dots[I][0] = dots[I][1] = zero_i32(); });
+    const I16x16 one = splat_i16(1);
+#pragma GCC unroll 1
+    for (const int end = step + count; step < end; step++) {
+        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][8]);
+        unrolled<R>([&]<int I>() {
+            const B8x32 code = splat_4bytes(&tile.codes[r + I][4 * step]),
+                        magnitude = splat_4bytes(&tile.magnitudes[r + I][4 * step]);
+            dots[I][0] = pinned(dots[I][0] + dot_pairs(dot_pairs(magnitude, apply_sign(a0, code)), one));
+            dots[I][1] = pinned(dots[I][1] + dot_pairs(dot_pairs(magnitude, apply_sign(a1, code)), one));
+        });
+    }
+}
+
+// The integer dot products of group g (32 values).
+template <class W, int R>
+inline void group_dots(const CodeTile &tile, int r, const ActivationPanel &panel, int g, I32x8 (&dots)[R][2]) {
+    constexpr int kDepth = int16_depth<W>();
+    if constexpr (W::kSigned)
+        return sum_signed_products<R>(tile, r, panel, g * 8, 8, dots);
+    unrolled<8 / kDepth>([&]<int Piece>() {
+        I16x16 acc[R][2];
+        sum_products<W, R>(tile, r, panel, g * 8 + Piece * kDepth, kDepth, acc);
+        unrolled<R>([&]<int I>() {
+            const I16x16 factor =
+                splat_i16(W::kPairScales ? tile.pair_scales[r + I][2 * g + Piece * kDepth / 4] : int16_t(1));
+            unrolled<2>([&]<int Half>() {
+                const I32x8 dot = dot_pairs(acc[I][Half], factor);
+                dots[I][Half] = Piece == 0 ? dot : dots[I][Half] + dot;
+            });
+        });
+    });
+}
+
+// Rows r .. r + R - 1 against one panel, groups [0, num_groups): c[row][16] += products.
 template <class W, int R>
 inline void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups, float *c) {
-    constexpr int kDepth = int16_depth<W>();
-    constexpr int kPieces = 8 / kDepth; // per group of 32 values: 8 steps of 4
     for (int g = 0; g < num_groups; g++) {
         I32x8 dots[R][2];
-        for (int i = 0; i < R; i++)
-            dots[i][0] = dots[i][1] = zero_i32();
-#pragma GCC unroll 1
-        for (int piece = 0; piece < kPieces; piece++) {
-            I16x16 acc[R][2];
-            for (int i = 0; i < R; i++)
-                acc[i][0] = acc[i][1] = zero_i16();
-            const int step_begin = g * 8 + piece * kDepth;
-#pragma GCC unroll 1
-            for (int step = step_begin; step < step_begin + kDepth; step++) {
-                const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][8]);
-#pragma GCC unroll 8
-                for (int i = 0; i < R; i++) {
-                    const B8x32 code = splat_4bytes(&tile.codes[r + i][4 * step]);
-                    if constexpr (W::kSigned) {
-                        const B8x32 magnitude = splat_4bytes(&tile.magnitudes[r + i][4 * step]);
-                        acc[i][0] = dot_pairs(magnitude, apply_sign(a0, code));
-                        acc[i][1] = dot_pairs(magnitude, apply_sign(a1, code));
-                    } else {
-                        acc[i][0] = acc[i][0] + dot_pairs(code, a0);
-                        acc[i][1] = acc[i][1] + dot_pairs(code, a1);
-                    }
-                }
-            }
-#pragma GCC unroll 8
-            for (int i = 0; i < R; i++) {
-                const I16x16 factor =
-                    splat_i16(W::kPairScales ? tile.pair_scales[r + i][2 * g + piece * kDepth / 4] : int16_t(1));
-                dots[i][0] = dots[i][0] + dot_pairs(acc[i][0], factor);
-                dots[i][1] = dots[i][1] + dot_pairs(acc[i][1], factor);
-            }
-        }
+        group_dots<W, R>(tile, r, panel, g, dots);
         const F32x8 s0 = load(panel.scales[g]), s1 = load(panel.scales[g] + 8);
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-            const F32x8 scale = splat_load(&tile.scales[r + i][g]);
-            float *ci = c + i * kPanelTokens;
-            store(ci, fma(to_f32(dots[i][0]) * s0, scale, load(ci)));
-            store(ci + 8, fma(to_f32(dots[i][1]) * s1, scale, load(ci + 8)));
-        }
+        unrolled<R>([&]<int I>() {
+            const F32x8 scale = splat_load(&tile.scales[r + I][g]);
+            float *ci = c + I * kPanelTokens;
+            store(ci, fma(to_f32(dots[I][0]) * s0, scale, load(ci)));
+            store(ci + 8, fma(to_f32(dots[I][1]) * s1, scale, load(ci + 8)));
+        });
+        keep_in_memory(); // c has no registers to live in
     }
 }
 
@@ -99,24 +120,22 @@ inline void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &pa
 template <class W, int R>
 inline void subtract_offsets(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups, float *c) {
     F32x8 acc[R][2];
-    for (int i = 0; i < R; i++)
-        acc[i][0] = acc[i][1] = zero_f32();
-    const float(*sums)[kPanelTokens] = W::kPairScales ? panel.sums16 : panel.sums32;
+    unrolled<R>([&]<int I>() { acc[I][0] = acc[I][1] = zero_f32(); });
+    const float (*sums)[kPanelTokens] = W::kPairScales ? panel.sums16 : panel.sums32;
     const int n = W::kPairScales ? 2 * num_groups : num_groups;
     for (int g = 0; g < n; g++) {
         const F32x8 s0 = load(sums[g]), s1 = load(sums[g] + 8);
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-            const F32x8 offset = splat_load(&tile.offsets[r + i][g]);
-            acc[i][0] = fma(offset, s0, acc[i][0]);
-            acc[i][1] = fma(offset, s1, acc[i][1]);
-        }
+        unrolled<R>([&]<int I>() {
+            const F32x8 offset = splat_load(&tile.offsets[r + I][g]);
+            acc[I][0] = fma(offset, s0, acc[I][0]);
+            acc[I][1] = fma(offset, s1, acc[I][1]);
+        });
     }
-    for (int i = 0; i < R; i++) {
-        float *ci = c + i * kPanelTokens;
-        store(ci, load(ci) - acc[i][0]);
-        store(ci + 8, load(ci + 8) - acc[i][1]);
-    }
+    unrolled<R>([&]<int I>() {
+        float *ci = c + I * kPanelTokens;
+        store(ci, load(ci) - acc[I][0]);
+        store(ci + 8, load(ci + 8) - acc[I][1]);
+    });
 }
 
 template <class W>
@@ -143,25 +162,22 @@ void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const Activa
 // c[R][16] += w[R][kBlock] . panel, all in floats.
 template <int R> inline void multiply_float_rows(const float *tile, const FloatPanel &panel, int size, float *c) {
     F32x8 acc[R][2];
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++) {
-        acc[i][0] = load(c + i * kPanelTokens);
-        acc[i][1] = load(c + i * kPanelTokens + 8);
-    }
+    unrolled<R>([&]<int I>() {
+        acc[I][0] = load(c + I * kPanelTokens);
+        acc[I][1] = load(c + I * kPanelTokens + 8);
+    });
     for (int k = 0; k < size; k++) {
         const F32x8 x0 = load(panel.values[k]), x1 = load(panel.values[k] + 8);
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-            const F32x8 wi = splat_load(tile + i * kBlock + k);
-            acc[i][0] = fma(wi, x0, acc[i][0]);
-            acc[i][1] = fma(wi, x1, acc[i][1]);
-        }
+        unrolled<R>([&]<int I>() {
+            const F32x8 wi = splat_load(tile + I * kBlock + k);
+            acc[I][0] = fma(wi, x0, acc[I][0]);
+            acc[I][1] = fma(wi, x1, acc[I][1]);
+        });
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++) {
-        store(c + i * kPanelTokens, acc[i][0]);
-        store(c + i * kPanelTokens + 8, acc[i][1]);
-    }
+    unrolled<R>([&]<int I>() {
+        store(c + I * kPanelTokens, acc[I][0]);
+        store(c + I * kPanelTokens + 8, acc[I][1]);
+    });
 }
 
 template <class Load> inline void convert_half(const uint16_t *w, float *out, int n) {
@@ -185,8 +201,7 @@ void unpack_floats(const Matrix &w, int row_begin, int num_rows, int first, int 
             convert_half<LoadBf16>(reinterpret_cast<const uint16_t *>(row) + first, out, size);
         } else {
             const Format &format = *find_format(w.type);
-            format.unpack(row + int64_t(first / format.block_size) * format.block_bytes, out,
-                          size / format.block_size);
+            format.unpack(row + int64_t(first / format.block_size) * format.block_bytes, out, size / format.block_size);
         }
     }
 }

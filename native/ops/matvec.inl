@@ -39,8 +39,8 @@ inline F32x8 chunk_dot(const typename W::Block *blocks, int num_groups, const in
     }
     if constexpr (W::kGroups == 1)
         for (; g < num_groups; g++)
-            acc[0] = fma(to_f32(group_dot<W, 0>(blocks[g], load_b8(codes + g * kGroup))), splat_load(products + g),
-                         acc[0]);
+            acc[0] =
+                fma(to_f32(group_dot<W, 0>(blocks[g], load_b8(codes + g * kGroup))), splat_load(products + g), acc[0]);
     return (acc[0] + acc[1]) + (acc[2] + acc[3]);
 }
 
@@ -155,9 +155,8 @@ void matvec(const Matrix &w, int row_begin, int row_end, const float *x, int64_t
             int num_tokens, float *out, int64_t out_stride, float *scratch) {
     if (!runs_on_int8(w.type))
         return matvec_float(w, row_begin, row_end, x, x_stride, num_tokens, out, out_stride, scratch);
-    with_int8_weights(w.type, [&]<class W>(W) {
-        matvec_int8<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride);
-    });
+    with_int8_weights(
+        w.type, [&]<class W>(W) { matvec_int8<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride); });
 }
 
 } // namespace

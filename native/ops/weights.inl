@@ -1,8 +1,9 @@
-// How each int8-ready format gives its codes and scales, 32 values at a time. One trait per format serves the row kernels
-// (matvec) and the tile kernels (matmul). Included once per instruction set, inside namespace quipu::QUIPU_ISA.
+// How each int8-ready format gives its codes and scales, 32 values at a time. One trait per format serves the row
+// kernels (matvec) and the tile kernels (matmul). Included once per instruction set, inside namespace quipu::QUIPU_ISA.
 //
 // A trait says, for the 32-value group G of a block:
-//   value = scale * code - offset            with `scales` and `offsets` per group (kPairScales: scale is the block's d,
+//   value = scale * code - offset            with `scales` and `offsets` per group (kPairScales: scale is the block's
+//   d,
 //                                            an int8 scale per 16 values multiplies the code, offsets per 16 values)
 // kSigned: codes are signed and have no offset. kMaxCode bounds unsigned codes and so how many products fit an int16.
 #pragma once
@@ -10,8 +11,8 @@
 namespace quipu::QUIPU_ISA {
 namespace {
 
-// The 6-bit scales and minima of Q4_K and Q5_K: 0-3 in the low six bits of bytes 0-3 (scales) and 4-7 (minima); 4-7 have
-// their low nibbles in bytes 8-11 and their high two bits on top of bytes 0-7.
+// The 6-bit scales and minima of Q4_K and Q5_K: 0-3 in the low six bits of bytes 0-3 (scales) and 4-7 (minima); 4-7
+// have their low nibbles in bytes 8-11 and their high two bits on top of bytes 0-7.
 inline void unpack_6bit_scales(const uint8_t *packed, uint8_t *scales, uint8_t *minima) {
     uint32_t a, b, c;
     std::memcpy(&a, packed, 4);
@@ -116,8 +117,9 @@ struct WeightsQ6_K {
 
 // Calls f.template operator()<G>() for G in [0, N).
 template <int N, class F> inline void unrolled(F f) {
-    [&]<int... G>(std::integer_sequence<int, G...>) { (f.template operator()<G>(), ...); }
-    (std::make_integer_sequence<int, N>{});
+    [&]<int... G>(std::integer_sequence<int, G...>) {
+        (f.template operator()<G>(), ...);
+    }(std::make_integer_sequence<int, N>{});
 }
 
 // Runs f with the trait of an int8-ready type.

@@ -1,16 +1,16 @@
 """Every error that quipu shows to a user, and what it means to a shell and to an HTTP client.
 
-    QuipuError                      root; anything below is one sentence that says what to do
-    ├── UsageError                  a flag, an argument or an API parameter is wrong
-    │   ├── InvalidRequestError     a value in a request is out of range (names the field)
-    │   └── ContextLengthError      the prompt does not fit the context (names both numbers)
-    ├── ModelNotFoundError          no such file or model
-    ├── ModelFileError              the GGUF file is damaged, hostile or incomplete
-    ├── UnsupportedModelError       a valid file that needs what quipu does not have (names it)
-    ├── TokenizerError              the vocabulary is inconsistent, or its pre-tokenizer unknown
-    ├── TemplateError               the chat template is invalid, refused the messages, or was stopped
-    ├── InsufficientMemoryError     what is needed does not fit what is free (names both)
-    └── EngineError                 an internal failure that ended the request
+QuipuError                      root; anything below is one sentence that says what to do
+├── UsageError                  a flag, an argument or an API parameter is wrong
+│   ├── InvalidRequestError     a value in a request is out of range (names the field)
+│   └── ContextLengthError      the prompt does not fit the context (names both numbers)
+├── ModelNotFoundError          no such file or model
+├── ModelFileError              the GGUF file is damaged, hostile or incomplete
+├── UnsupportedModelError       a valid file that needs what quipu does not have (names it)
+├── TokenizerError              the vocabulary is inconsistent, or its pre-tokenizer unknown
+├── TemplateError               the chat template is invalid, refused the messages, or was stopped
+├── InsufficientMemoryError     what is needed does not fit what is free (names both)
+└── EngineError                 an internal failure that ended the request
 """
 
 from __future__ import annotations

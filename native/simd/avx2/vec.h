@@ -1,5 +1,5 @@
-// The vector vocabulary of quipu for AVX2 + FMA + F16C. `simd/scalar/vec.h` defines the same names portably; kernels are
-// written once against them. An instruction set is a directory with this file and a `kernels.cpp`.
+// The vector vocabulary of quipu for AVX2 + FMA + F16C. `simd/scalar/vec.h` defines the same names portably; kernels
+// are written once against them. An instruction set is a directory with this file and a `kernels.cpp`.
 #pragma once
 
 #include <immintrin.h>
@@ -27,19 +27,45 @@ struct B8x32 {
 };
 
 // --- float -----------------------------------------------------------------------------------------------------------
-static inline F32x8 zero_f32() { return {_mm256_setzero_ps()}; }
-static inline F32x8 splat(float x) { return {_mm256_set1_ps(x)}; }
-static inline F32x8 load(const float *p) { return {_mm256_loadu_ps(p)}; }
-static inline F32x8 splat_load(const float *p) { return {_mm256_broadcast_ss(p)}; }
-static inline void store(float *p, F32x8 a) { _mm256_storeu_ps(p, a.v); }
-static inline F32x8 operator+(F32x8 a, F32x8 b) { return {_mm256_add_ps(a.v, b.v)}; }
-static inline F32x8 operator-(F32x8 a, F32x8 b) { return {_mm256_sub_ps(a.v, b.v)}; }
-static inline F32x8 operator*(F32x8 a, F32x8 b) { return {_mm256_mul_ps(a.v, b.v)}; }
-static inline F32x8 operator/(F32x8 a, F32x8 b) { return {_mm256_div_ps(a.v, b.v)}; }
-static inline F32x8 fma(F32x8 a, F32x8 b, F32x8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; } // a * b + c
-static inline F32x8 max(F32x8 a, F32x8 b) { return {_mm256_max_ps(a.v, b.v)}; }
-static inline F32x8 min(F32x8 a, F32x8 b) { return {_mm256_min_ps(a.v, b.v)}; }
-static inline F32x8 abs(F32x8 a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+static inline F32x8 zero_f32() {
+    return {_mm256_setzero_ps()};
+}
+static inline F32x8 splat(float x) {
+    return {_mm256_set1_ps(x)};
+}
+static inline F32x8 load(const float *p) {
+    return {_mm256_loadu_ps(p)};
+}
+static inline F32x8 splat_load(const float *p) {
+    return {_mm256_broadcast_ss(p)};
+}
+static inline void store(float *p, F32x8 a) {
+    _mm256_storeu_ps(p, a.v);
+}
+static inline F32x8 operator+(F32x8 a, F32x8 b) {
+    return {_mm256_add_ps(a.v, b.v)};
+}
+static inline F32x8 operator-(F32x8 a, F32x8 b) {
+    return {_mm256_sub_ps(a.v, b.v)};
+}
+static inline F32x8 operator*(F32x8 a, F32x8 b) {
+    return {_mm256_mul_ps(a.v, b.v)};
+}
+static inline F32x8 operator/(F32x8 a, F32x8 b) {
+    return {_mm256_div_ps(a.v, b.v)};
+}
+static inline F32x8 fma(F32x8 a, F32x8 b, F32x8 c) {
+    return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+} // a * b + c
+static inline F32x8 max(F32x8 a, F32x8 b) {
+    return {_mm256_max_ps(a.v, b.v)};
+}
+static inline F32x8 min(F32x8 a, F32x8 b) {
+    return {_mm256_min_ps(a.v, b.v)};
+}
+static inline F32x8 abs(F32x8 a) {
+    return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)};
+}
 static inline F32x8 round_nearest(F32x8 a) {
     return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
@@ -69,7 +95,9 @@ static inline F32x8 load_bf16(const uint16_t *p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16))};
 }
-static inline float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
+static inline float f16_to_f32(uint16_t h) {
+    return _cvtsh_ss(h);
+}
 
 // 2^n for integral n in [-126, 127], built in the exponent field.
 static inline F32x8 exp2_integral(F32x8 n) {
@@ -78,9 +106,15 @@ static inline F32x8 exp2_integral(F32x8 n) {
 }
 
 // --- bytes and integer dot products ----------------------------------------------------------------------------------
-static inline B8x32 load_b8(const void *p) { return {_mm256_loadu_si256(static_cast<const __m256i *>(p))}; }
-static inline void store_b8(void *p, B8x32 a) { _mm256_storeu_si256(static_cast<__m256i *>(p), a.v); }
-static inline B8x32 splat_b8(uint8_t x) { return {_mm256_set1_epi8(static_cast<char>(x))}; }
+static inline B8x32 load_b8(const void *p) {
+    return {_mm256_loadu_si256(static_cast<const __m256i *>(p))};
+}
+static inline void store_b8(void *p, B8x32 a) {
+    _mm256_storeu_si256(static_cast<__m256i *>(p), a.v);
+}
+static inline B8x32 splat_b8(uint8_t x) {
+    return {_mm256_set1_epi8(static_cast<char>(x))};
+}
 // 4 bytes at p, repeated 8 times.
 static inline B8x32 splat_4bytes(const void *p) {
     int32_t word;
@@ -92,15 +126,29 @@ static inline B8x32 load_halves(const void *low, const void *high) {
     return {_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i *>(low))),
                                     _mm_loadu_si128(static_cast<const __m128i *>(high)), 1)};
 }
-static inline B8x32 operator&(B8x32 a, B8x32 b) { return {_mm256_and_si256(a.v, b.v)}; }
-static inline B8x32 operator|(B8x32 a, B8x32 b) { return {_mm256_or_si256(a.v, b.v)}; }
-static inline B8x32 sub_b8(B8x32 a, B8x32 b) { return {_mm256_sub_epi8(a.v, b.v)}; }
-static inline B8x32 abs_b8(B8x32 a) { return {_mm256_abs_epi8(a.v)}; }
+static inline B8x32 operator&(B8x32 a, B8x32 b) {
+    return {_mm256_and_si256(a.v, b.v)};
+}
+static inline B8x32 operator|(B8x32 a, B8x32 b) {
+    return {_mm256_or_si256(a.v, b.v)};
+}
+static inline B8x32 sub_b8(B8x32 a, B8x32 b) {
+    return {_mm256_sub_epi8(a.v, b.v)};
+}
+static inline B8x32 abs_b8(B8x32 a) {
+    return {_mm256_abs_epi8(a.v)};
+}
 // a negated where s is negative, zero where s is zero.
-static inline B8x32 apply_sign(B8x32 a, B8x32 s) { return {_mm256_sign_epi8(a.v, s.v)}; }
+static inline B8x32 apply_sign(B8x32 a, B8x32 s) {
+    return {_mm256_sign_epi8(a.v, s.v)};
+}
 // Logical shifts within 16-bit lanes: mask away what crosses a byte.
-template <int N> static inline B8x32 shift_right(B8x32 a) { return {_mm256_srli_epi16(a.v, N)}; }
-template <int N> static inline B8x32 shift_left(B8x32 a) { return {_mm256_slli_epi16(a.v, N)}; }
+template <int N> static inline B8x32 shift_right(B8x32 a) {
+    return {_mm256_srli_epi16(a.v, N)};
+}
+template <int N> static inline B8x32 shift_left(B8x32 a) {
+    return {_mm256_slli_epi16(a.v, N)};
+}
 // Low nibbles of 16 bytes in lanes 0-15, high nibbles in lanes 16-31.
 static inline B8x32 split_nibbles(const void *p) {
     const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i *>(p));
@@ -111,21 +159,27 @@ static inline B8x32 split_nibbles(const void *p) {
 static inline B8x32 expand_bits(const void *p, uint8_t value) {
     int32_t word;
     std::memcpy(&word, p, 4);
-    const __m256i spread = _mm256_shuffle_epi8(
-        _mm256_set1_epi32(word), _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2,
-                                                  2, 3, 3, 3, 3, 3, 3, 3, 3));
+    const __m256i spread =
+        _mm256_shuffle_epi8(_mm256_set1_epi32(word), _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2,
+                                                                      2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
     const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
     const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
     return {_mm256_and_si256(set, _mm256_set1_epi8(static_cast<char>(value)))};
 }
 
-static inline I16x16 zero_i16() { return {_mm256_setzero_si256()}; }
-static inline I16x16 operator+(I16x16 a, I16x16 b) { return {_mm256_add_epi16(a.v, b.v)}; }
+static inline I16x16 zero_i16() {
+    return {_mm256_setzero_si256()};
+}
+static inline I16x16 operator+(I16x16 a, I16x16 b) {
+    return {_mm256_add_epi16(a.v, b.v)};
+}
 // Products of unsigned and signed bytes, neighbours added: |lane| <= 2 * 255 * 127 saturates, so codes stay below 129.
 static inline I16x16 dot_pairs(B8x32 unsigned_bytes, B8x32 signed_bytes) {
     return {_mm256_maddubs_epi16(unsigned_bytes.v, signed_bytes.v)};
 }
-static inline I16x16 splat_i16(int16_t x) { return {_mm256_set1_epi16(x)}; }
+static inline I16x16 splat_i16(int16_t x) {
+    return {_mm256_set1_epi16(x)};
+}
 // 16-bit lanes 0-7 get the signed byte scales[2 * pair], lanes 8-15 scales[2 * pair + 1].
 template <int Pair> static inline I16x16 scale_pair(const int8_t *scales) {
     const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i *>(scales));
@@ -133,11 +187,19 @@ template <int Pair> static inline I16x16 scale_pair(const int8_t *scales) {
     const __m128i chosen = _mm_shuffle_epi8(all, _mm_setr_epi8(a, a, a, a, a, a, a, a, b, b, b, b, b, b, b, b));
     return {_mm256_cvtepi8_epi16(chosen)};
 }
-static inline I32x8 zero_i32() { return {_mm256_setzero_si256()}; }
-static inline I32x8 operator+(I32x8 a, I32x8 b) { return {_mm256_add_epi32(a.v, b.v)}; }
+static inline I32x8 zero_i32() {
+    return {_mm256_setzero_si256()};
+}
+static inline I32x8 operator+(I32x8 a, I32x8 b) {
+    return {_mm256_add_epi32(a.v, b.v)};
+}
 // Products of 16-bit lanes, neighbours added.
-static inline I32x8 dot_pairs(I16x16 a, I16x16 b) { return {_mm256_madd_epi16(a.v, b.v)}; }
-static inline F32x8 to_f32(I32x8 a) { return {_mm256_cvtepi32_ps(a.v)}; }
+static inline I32x8 dot_pairs(I16x16 a, I16x16 b) {
+    return {_mm256_madd_epi16(a.v, b.v)};
+}
+static inline F32x8 to_f32(I32x8 a) {
+    return {_mm256_cvtepi32_ps(a.v)};
+}
 // 8 unsigned or signed bytes as floats.
 static inline F32x8 load_u8_f32(const uint8_t *p) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))))};
@@ -153,6 +215,17 @@ static inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
     return {_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))};
 }
 
-static inline void prefetch(const void *p) { _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T0); }
+// Order barriers for the compiler's scheduler; they emit nothing.
+template <class V> static inline V pinned(V a) {
+    asm volatile("" : "+x"(a.v));
+    return a;
+}
+static inline void keep_in_memory() {
+    asm volatile("" ::: "memory");
+}
+
+static inline void prefetch(const void *p) {
+    _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T0);
+}
 
 } // namespace quipu::avx2

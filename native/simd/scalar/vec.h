@@ -35,7 +35,9 @@ template <class V, class F> inline V lanes(F f) {
 }
 
 // --- float -----------------------------------------------------------------------------------------------------------
-inline F32x8 zero_f32() { return {}; }
+inline F32x8 zero_f32() {
+    return {};
+}
 inline F32x8 splat(float x) {
     return lanes<F32x8>([&](int) { return x; });
 }
@@ -44,8 +46,12 @@ inline F32x8 load(const float *p) {
     std::memcpy(r.v, p, sizeof(r.v));
     return r;
 }
-inline F32x8 splat_load(const float *p) { return splat(*p); }
-inline void store(float *p, F32x8 a) { std::memcpy(p, a.v, sizeof(a.v)); }
+inline F32x8 splat_load(const float *p) {
+    return splat(*p);
+}
+inline void store(float *p, F32x8 a) {
+    std::memcpy(p, a.v, sizeof(a.v));
+}
 inline F32x8 operator+(F32x8 a, F32x8 b) {
     return lanes<F32x8>([&](int i) { return a.v[i] + b.v[i]; });
 }
@@ -77,8 +83,12 @@ inline F32x8 round_nearest(F32x8 a) {
 inline float sum(F32x8 a) {
     return ((a.v[0] + a.v[4]) + (a.v[2] + a.v[6])) + ((a.v[1] + a.v[5]) + (a.v[3] + a.v[7]));
 }
-inline float max_lane(F32x8 a) { return *std::max_element(a.v, a.v + 8); }
-inline float f16_to_f32(uint16_t h) { return quipu::f16_to_f32(h); }
+inline float max_lane(F32x8 a) {
+    return *std::max_element(a.v, a.v + 8);
+}
+inline float f16_to_f32(uint16_t h) {
+    return quipu::f16_to_f32(h);
+}
 // Round to nearest even, as the vector instruction does; NaN stays NaN.
 inline uint16_t f32_to_f16(float x) {
     uint32_t bits;
@@ -111,13 +121,17 @@ inline F32x8 exp2_integral(F32x8 n) {
 }
 
 // --- bytes and integer dot products ----------------------------------------------------------------------------------
-inline int8_t as_signed(uint8_t x) { return static_cast<int8_t>(x); }
+inline int8_t as_signed(uint8_t x) {
+    return static_cast<int8_t>(x);
+}
 inline B8x32 load_b8(const void *p) {
     B8x32 r;
     std::memcpy(r.v, p, 32);
     return r;
 }
-inline void store_b8(void *p, B8x32 a) { std::memcpy(p, a.v, 32); }
+inline void store_b8(void *p, B8x32 a) {
+    std::memcpy(p, a.v, 32);
+}
 inline B8x32 splat_b8(uint8_t x) {
     return lanes<B8x32>([&](int) { return x; });
 }
@@ -164,7 +178,9 @@ inline B8x32 expand_bits(const void *p, uint8_t value) {
     const auto *bytes = static_cast<const uint8_t *>(p);
     return lanes<B8x32>([&](int i) { return (bytes[i / 8] >> (i % 8)) & 1 ? value : 0; });
 }
-inline I16x16 zero_i16() { return {}; }
+inline I16x16 zero_i16() {
+    return {};
+}
 inline I16x16 operator+(I16x16 a, I16x16 b) {
     return lanes<I16x16>([&](int i) { return a.v[i] + b.v[i]; });
 }
@@ -180,7 +196,9 @@ inline I16x16 splat_i16(int16_t x) {
 template <int Pair> inline I16x16 scale_pair(const int8_t *scales) {
     return lanes<I16x16>([&](int i) { return scales[2 * Pair + i / 8]; });
 }
-inline I32x8 zero_i32() { return {}; }
+inline I32x8 zero_i32() {
+    return {};
+}
 inline I32x8 operator+(I32x8 a, I32x8 b) {
     return lanes<I32x8>([&](int i) { return a.v[i] + b.v[i]; });
 }
@@ -203,6 +221,10 @@ inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
         return static_cast<int8_t>(rounded >= -127.0f ? std::min(rounded, 127.0f) : -127.0f); // a NaN gives -127
     });
 }
+template <class V> inline V pinned(V a) {
+    return a;
+}
+inline void keep_in_memory() {}
 inline void prefetch(const void *) {}
 
 } // namespace

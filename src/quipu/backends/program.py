@@ -91,9 +91,7 @@ class KVSpec:
         return self.bytes_per_token * self.page_size
 
 
-OpName = Literal[
-    "embed", "rms_norm", "linear", "rope", "attention", "swiglu", "swiglu_linear", "add", "select_outputs"
-]
+OpName = Literal["embed", "rms_norm", "linear", "rope", "attention", "swiglu", "swiglu_linear", "add", "select_outputs"]
 
 
 @dataclass(frozen=True, slots=True)

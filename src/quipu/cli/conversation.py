@@ -1,0 +1,105 @@
+"""What has been said so far, and how the model is asked for the next answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from quipu.api import LLM
+from quipu.cli.replies import Piece
+from quipu.errors import UsageError
+from quipu.types import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question and its answer. The answer is partial where it was stopped."""
+
+    question: str
+    answer: str
+
+
+@dataclass
+class Conversation(ABC):
+    """The turns so far, the oldest first."""
+
+    llm: LLM
+    turns: list[Turn] = field(default_factory=list)
+
+    @abstractmethod
+    def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Iterator[Piece]:
+        """Stream the answer to `question`, which is not yet among the turns.
+
+        Raises:
+            QuipuError: the prompt does not fit the context, the template refuses the messages, ...
+        """
+
+    @abstractmethod
+    def set_system(self, text: str | None) -> None:
+        """Replace the system message; None removes it.
+
+        Raises:
+            UsageError: this kind of conversation has none.
+        """
+
+    @property
+    @abstractmethod
+    def system(self) -> str | None:
+        """The system message, or None."""
+
+    def add(self, question: str, answer: str) -> None:
+        """Keep a turn that has been answered."""
+        self.turns.append(Turn(question, answer))
+
+    def clear(self) -> None:
+        """Forget all turns. The system message stays."""
+        self.turns.clear()
+
+    def drop(self, num_turns: int) -> int:
+        """Forget the oldest turns and return how many there were to forget."""
+        dropped = min(num_turns, len(self.turns))
+        del self.turns[:dropped]
+        return dropped
+
+
+@dataclass
+class ChatConversation(Conversation):
+    """A conversation through the model's chat template."""
+
+    _system: str | None = None
+
+    @property
+    def system(self) -> str | None:
+        return self._system
+
+    def set_system(self, text: str | None) -> None:
+        self._system = text or None
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The messages that ask `question`."""
+        messages = [{"role": "system", "content": self._system}] if self._system is not None else []
+        for turn in self.turns:
+            messages.append({"role": "user", "content": turn.question})
+            messages.append({"role": "assistant", "content": turn.answer})
+        return [*messages, {"role": "user", "content": question}]
+
+    def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Iterator[Piece]:
+        return self.llm.chat(self.messages(question), sampling, stream=True, **variables)
+
+
+@dataclass
+class TextConversation(Conversation):
+    """A text that the user and the model write in turns, for models that know no chat."""
+
+    @property
+    def system(self) -> str | None:
+        return None
+
+    def set_system(self, text: str | None) -> None:
+        raise UsageError("raw text has no system message; choose a chat template with --chat-template NAME")
+
+    def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Iterator[Piece]:
+        text = "".join(turn.question + turn.answer for turn in self.turns)
+        return self.llm.generate(text + question, sampling, stream=True)

@@ -1,0 +1,150 @@
+"""Options that name a model and say how it is loaded, with llama.cpp's names.
+
+Every option defaults to "not given", so that the defaults live in one place: the parameters of `LLM`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from quipu.errors import UsageError
+
+_model = partial(typer.Option, rich_help_panel="Model")
+_speed = partial(typer.Option, rich_help_panel="Speed and memory")
+
+# Names of KV cache types that llama.cpp accepts, and those that quipu has so far.
+_CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+_BUILT_CACHE_TYPES = ("f32", "f16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """Which model, and how it is loaded."""
+
+    model: Annotated[str | None, _model("-m", "--model", metavar="FILE", help="GGUF file, or `tiny`")] = None
+    model_url: Annotated[
+        str | None,
+        _model("-mu", "--model-url", metavar="URL", help="not supported yet: download the file first"),
+    ] = None
+    ctx_size: Annotated[
+        int | None,
+        _model(
+            "-c",
+            "--ctx-size",
+            metavar="N",
+            help="tokens of context; 0 or not given: the trained length, as far as memory allows",
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        _speed("-t", "--threads", metavar="N", help="CPU threads; not given: one per core"),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        _speed("-b", "--batch-size", metavar="N", help="most tokens in one step"),
+    ] = None
+    ubatch_size: Annotated[
+        int | None,
+        _speed("-ub", "--ubatch-size", metavar="N", help="most tokens in one pass through the layers"),
+    ] = None
+    cache_type_k: Annotated[
+        str | None,
+        _speed("-ctk", "--cache-type-k", metavar="TYPE", help="type of the cached keys: f16 or f32"),
+    ] = None
+    cache_type_v: Annotated[
+        str | None,
+        _speed("-ctv", "--cache-type-v", metavar="TYPE", help="type of the cached values: f16 or f32"),
+    ] = None
+    gpu_layers: Annotated[
+        str | None,
+        _speed(
+            "-ngl",
+            "--n-gpu-layers",
+            "--gpu-layers",
+            metavar="N",
+            help="layers on the GPU; a warning where there is none",
+        ),
+    ] = None
+    tensor_split: Annotated[
+        str | None,
+        _speed("-ts", "--tensor-split", metavar="N,N", help="shares of several GPUs; a warning where there is none"),
+    ] = None
+    flash_attn: Annotated[
+        bool | None,
+        _speed("-fa", "--flash-attn/--no-flash-attn", help="accepted; attention is always computed in one pass"),
+    ] = None
+    mlock: Annotated[bool, _speed("--mlock", help="not supported yet: a warning")] = False
+    mmap: Annotated[
+        bool,
+        _speed("--mmap/--no-mmap", help="weights are always read through the page cache"),
+    ] = True
+    priority: Annotated[
+        int | None,
+        _speed("--prio", metavar="N", help="priority of the process: -1 low, 0 normal, 1 medium, 2 high, 3 highest"),
+    ] = None
+
+    def llm_arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `LLM`, only those that were given.
+
+        Raises:
+            UsageError: a number is out of range, or a cache type is unknown.
+        """
+        if self.gpu_layers is not None and not re.fullmatch(r"-?\d+|auto|all", self.gpu_layers):
+            raise UsageError(f"-ngl takes a number, auto or all, not {self.gpu_layers!r}")
+        arguments: dict[str, Any] = {}
+        for name, flag in (
+            ("ctx_size", "--ctx-size"),
+            ("threads", "--threads"),
+            ("batch_size", "--batch-size"),
+            ("ubatch_size", "--ubatch-size"),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < (-1 if name == "threads" else 0):
+                raise UsageError(f"{flag} must be 1 or more, not {value}")
+            if value is not None and value > 0:
+                arguments[name] = value
+        kv_type = self.kv_type()
+        if kv_type is not None:
+            arguments["kv_type"] = kv_type
+        return arguments
+
+    def kv_type(self) -> str | tuple[str, str] | None:
+        """The type of the KV cache: one for both, a pair (keys, values), or None where neither was given.
+
+        Raises:
+            UsageError: a type that does not exist.
+        """
+        if self.cache_type_k is None and self.cache_type_v is None:
+            return None
+        keys, values = (_built(name) for name in (self.cache_type_k or "f16", self.cache_type_v or "f16"))
+        return keys if keys == values else (keys, values)
+
+    def warnings(self) -> list[str]:
+        """One line for every option that was accepted and does nothing here."""
+        lines = []
+        if self.gpu_layers not in (None, "0", "auto"):
+            lines.append(f"-ngl {self.gpu_layers} has no effect: this build computes on the CPU only")
+        if self.tensor_split is not None:
+            lines.append(f"--tensor-split {self.tensor_split} has no effect: this build computes on the CPU only")
+        for flag, name in (("-ctk", self.cache_type_k), ("-ctv", self.cache_type_v)):
+            if name is not None and name.lower() not in _BUILT_CACHE_TYPES:
+                lines.append(f"{flag} {name} is not available yet: the cache uses f16")
+        if self.mlock:
+            lines.append(
+                "--mlock is not available yet: the weights stay in the page cache, which the system may reclaim"
+            )
+        if not self.mmap:
+            lines.append("--no-mmap has no effect: the weights are always mapped from the file")
+        return lines
+
+
+def _built(cache_type: str) -> str:
+    name = cache_type.lower()
+    if name not in _CACHE_TYPES:
+        raise UsageError(f"{cache_type!r} is not a type for the KV cache; use one of {', '.join(_BUILT_CACHE_TYPES)}")
+    return name if name in _BUILT_CACHE_TYPES else "f16"

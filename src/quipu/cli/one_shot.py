@@ -1,0 +1,87 @@
+"""One answer and out: text for people and pipes, or one JSON object for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from quipu.cli.conversation import Conversation
+from quipu.cli.replies import Reply, follow
+from quipu.cli.screen import Screen
+from quipu.cli.timings import timing_lines, timing_values
+from quipu.types import FinishReason, SamplingParams
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def show_answer(
+    conversation: Conversation,
+    prompt: str,
+    sampling: SamplingParams,
+    variables: Mapping[str, Any],
+    screen: Screen,
+    *,
+    load_s: float,
+    verbose: bool,
+) -> int:
+    """Stream one answer and return the exit code.
+
+    Args:
+        load_s: seconds it took to open the model.
+        verbose: show timings after it.
+
+    Raises:
+        QuipuError: the prompt does not fit, the template refuses it, ...
+    """
+    reply = follow(conversation.ask(prompt, sampling, variables), screen)
+    if reply.finish_reason is FinishReason.ABORT:
+        return _INTERRUPTED
+    if _filled_context(conversation, reply):
+        screen.warn(f"the text was cut: the context of {conversation.llm.ctx_size} tokens is full; raise --ctx-size")
+    if verbose and reply.usage is not None and reply.timings is not None:
+        for line in timing_lines(load_s, reply.usage, reply.timings):
+            screen.note(line)
+    return 0
+
+
+def print_json(
+    conversation: Conversation,
+    prompt: str,
+    sampling: SamplingParams,
+    variables: Mapping[str, Any],
+    *,
+    load_s: float,
+) -> int:
+    """Print one answer as a JSON object and return the exit code.
+
+    Raises:
+        QuipuError: the prompt does not fit, the template refuses it, ...
+    """
+    # Drawn here where none was given, so that the object names a seed that repeats the answer.
+    seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
+    silent = Screen(io.StringIO(), io.StringIO())
+    reply = follow(conversation.ask(prompt, dataclasses.replace(sampling, seed=seed), variables), silent)
+    report: dict[str, Any] = {
+        "text": reply.text,
+        "reasoning": reply.reasoning,
+        "finish_reason": reply.finish_reason.value,
+        "seed": seed,
+        "ctx_size": conversation.llm.ctx_size,
+        "warnings": list(reply.warnings),
+    }
+    if reply.usage is not None:
+        report["usage"] = {**dataclasses.asdict(reply.usage), "total_tokens": reply.usage.total_tokens}
+    if reply.usage is not None and reply.timings is not None:
+        report["timings"] = timing_values(load_s, reply.usage, reply.timings)
+    print(json.dumps(report, ensure_ascii=False, indent=2))
+    return _INTERRUPTED if reply.finish_reason is FinishReason.ABORT else 0
+
+
+def _filled_context(conversation: Conversation, reply: Reply) -> bool:
+    if reply.finish_reason is not FinishReason.LENGTH or reply.usage is None:
+        return False
+    return reply.usage.total_tokens >= conversation.llm.ctx_size
