@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from quipu.errors import InvalidRequestError
 
 
-class FinishReason(str, Enum):
+class FinishReason(StrEnum):
     """Why a request ended."""
 
     STOP = "stop"  # an end-of-generation token or a stop string
@@ -90,6 +90,17 @@ class SamplingParams:
         _require(self.min_keep >= 1, "min_keep", "1 or more", self.min_keep)
         _require(self.seed is None or isinstance(self.seed, int), "seed", "a whole number or None", self.seed)
         _require(all(self.stop), "stop", "made of non-empty strings", self.stop)
+
+
+_FLOAT_FIELDS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
 
 
 def _require(condition: bool, field_name: str, expected: str, value: object) -> None:

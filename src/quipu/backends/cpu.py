@@ -84,7 +84,8 @@ class CPUExecutable:
         assert isinstance(kv, CPUKVStorage)
         spec = kv.spec
         for layer, *shape in self._attention_shapes:
-            assert layer < spec.num_layers and shape == [spec.num_kv_heads, spec.key_length, spec.value_length]
+            assert layer < spec.num_layers
+            assert shape == [spec.num_kv_heads, spec.key_length, spec.value_length]
         self._native.run(
             kv.native,
             self._vocab_size,
@@ -334,11 +335,13 @@ class _Compiler:
 
     def _compile_swiglu(self, op: Op) -> None:
         waits = self._waits_for(op)
-        self._native.swiglu(*(self._buffer(value) for value in (*op.inputs, *op.outputs)), waits)
+        gate, up, output = (self._buffer(value) for value in (*op.inputs, *op.outputs))
+        self._native.swiglu(gate, up, output, waits)
 
     def _compile_add(self, op: Op) -> None:
         waits = self._waits_for(op)
-        self._native.add(*(self._buffer(value) for value in (*op.inputs, *op.outputs)), waits)
+        x, y, output = (self._buffer(value) for value in (*op.inputs, *op.outputs))
+        self._native.add(x, y, output, waits)
 
     def _compile_select_outputs(self, op: Op) -> None:
         waits = self._waits_for(op)

@@ -256,8 +256,8 @@ class Recorder:
         if k.width != q.width // num_heads * num_kv_heads:
             raise ValueError(f"attention: keys of width {k.width} do not match queries of width {q.width}")
         output = self._value(q.rows, v.width // num_kv_heads * num_heads)
-        attributes = {"layer": layer, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "scale": scale}
-        self._record("attention", (q, k, v), (output,), **attributes)
+        attributes: dict[str, Any] = {"layer": layer, "num_heads": num_heads, "num_kv_heads": num_kv_heads}
+        self._record("attention", (q, k, v), (output,), **attributes, scale=scale)
         return output
 
     def add(self, x: Value, y: Value) -> Value:
