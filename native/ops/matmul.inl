@@ -27,6 +27,7 @@ void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group,
         const auto *blocks = reinterpret_cast<const typename W::Block *>(w.data + (row_begin + r) * w.row_bytes) +
                              first_group / W::kGroups;
         prefetch(reinterpret_cast<const uint8_t *>(blocks) + 4 * w.row_bytes);
+        decode_groups<W>(blocks, num_groups, tile.scales[r], tile.offsets[r]);
         for (int b = 0; b * W::kGroups < num_groups; b++) {
             unrolled<W::kGroups>([&]<int G>() {
                 const int g = b * W::kGroups + G;
@@ -35,8 +36,6 @@ void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group,
                 if constexpr (W::kSigned)
                     store_b8(&tile.magnitudes[r][g * kGroup], abs_b8(codes));
             });
-            W::decode(blocks[b], &tile.scales[r][b * W::kGroups],
-                      &tile.offsets[r][b * W::kGroups * (W::kPairScales ? 2 : 1)]);
             if constexpr (W::kPairScales)
                 for (int i = 0; i < 2 * kGroupsPerBlock; i++)
                     tile.pair_scales[r][i] = W::pair_scales(blocks[b])[i];

@@ -59,8 +59,7 @@ void matvec_int8(const Matrix &w, int row_begin, int row_end, uint8_t *quantized
             const int groups = std::min(kChunkGroups, total_groups - first);
             const auto *chunk = blocks + first / W::kGroups;
             constexpr int kOffsetsPerGroup = W::kPairScales ? 2 : 1;
-            for (int g = 0; g < groups; g += W::kGroups)
-                W::decode(chunk[g / W::kGroups], scales + g, offsets + g * kOffsetsPerGroup);
+            decode_groups<W>(chunk, groups, scales, offsets);
             for (int g = groups; g % 8; g++)
                 scales[g] = offsets[g] = 0.0f; // only one-group blocks leave a tail; stale NaNs must not meet it
             for (int t = 0; t < num_tokens; t++) {

@@ -11,27 +11,11 @@
 namespace quipu::QUIPU_ISA {
 namespace {
 
-// The 6-bit scales and minima of Q4_K and Q5_K: 0-3 in the low six bits of bytes 0-3 (scales) and 4-7 (minima); 4-7
-// have their low nibbles in bytes 8-11 and their high two bits on top of bytes 0-7.
-inline void unpack_6bit_scales(const uint8_t *packed, uint8_t *scales, uint8_t *minima) {
-    uint32_t a, b, c;
-    std::memcpy(&a, packed, 4);
-    std::memcpy(&b, packed + 4, 4);
-    std::memcpy(&c, packed + 8, 4);
-    const uint32_t scales_low = a & 0x3F3F3F3F, minima_low = b & 0x3F3F3F3F;
-    const uint32_t scales_high = (c & 0x0F0F0F0F) | ((a >> 2) & 0x30303030);
-    const uint32_t minima_high = ((c >> 4) & 0x0F0F0F0F) | ((b >> 2) & 0x30303030);
-    std::memcpy(scales, &scales_low, 4);
-    std::memcpy(scales + 4, &scales_high, 4);
-    std::memcpy(minima, &minima_low, 4);
-    std::memcpy(minima + 4, &minima_high, 4);
-}
-
 template <class Block> inline void decode_k_scales(const Block &block, float *scales, float *offsets) {
-    uint8_t sc[8], mins[8];
-    unpack_6bit_scales(block.scales, sc, mins);
-    store(scales, load_u8_f32(sc) * splat(f16_to_f32(block.d)));
-    store(offsets, load_u8_f32(mins) * splat(f16_to_f32(block.dmin)));
+    F32x8 sc, minima;
+    load_6bit_pairs(&block, sc, minima);
+    store(scales, sc * splat(f16_to_f32(block.d)));
+    store(offsets, minima * splat(f16_to_f32(block.dmin)));
 }
 
 struct WeightsQ4_0 {
@@ -39,10 +23,7 @@ struct WeightsQ4_0 {
     static constexpr int kGroups = 1, kMaxCode = 15;
     static constexpr bool kSigned = false, kPairScales = false;
     template <int G> static B8x32 codes(const Block &b) { return split_nibbles(b.qs); }
-    static void decode(const Block &b, float *scales, float *offsets) {
-        scales[0] = f16_to_f32(b.d);
-        offsets[0] = 8.0f * scales[0];
-    }
+    static constexpr float kOffset = 8.0f;
 };
 
 struct WeightsQ5_0 {
@@ -50,18 +31,15 @@ struct WeightsQ5_0 {
     static constexpr int kGroups = 1, kMaxCode = 31;
     static constexpr bool kSigned = false, kPairScales = false;
     template <int G> static B8x32 codes(const Block &b) { return split_nibbles(b.qs) | expand_bits(b.qh, 16); }
-    static void decode(const Block &b, float *scales, float *offsets) {
-        scales[0] = f16_to_f32(b.d);
-        offsets[0] = 16.0f * scales[0];
-    }
+    static constexpr float kOffset = 16.0f;
 };
 
 struct WeightsQ8_0 {
     using Block = BlockQ8_0;
     static constexpr int kGroups = 1, kMaxCode = 128;
     static constexpr bool kSigned = true, kPairScales = false;
+    static constexpr float kOffset = 0.0f;
     template <int G> static B8x32 codes(const Block &b) { return load_b8(b.qs); }
-    static void decode(const Block &b, float *scales, float *) { scales[0] = f16_to_f32(b.d); }
 };
 
 struct WeightsQ4_K {
@@ -114,6 +92,27 @@ struct WeightsQ6_K {
         store(offsets + 8, load_i8_f32(b.scales + 8) * offset);
     }
 };
+
+// Scales and offsets of `num_groups` groups. Formats with one scale per block decode eight blocks at a time.
+template <class W>
+inline void decode_groups(const typename W::Block *blocks, int num_groups, float *scales, float *offsets) {
+    if constexpr (W::kGroups == 1) {
+        int g = 0;
+        for (; g + 8 <= num_groups; g += 8) {
+            const F32x8 d = gather_f16(&blocks[g].d, sizeof(typename W::Block));
+            store(scales + g, d);
+            if constexpr (!W::kSigned)
+                store(offsets + g, d * splat(W::kOffset));
+        }
+        for (; g < num_groups; g++) {
+            scales[g] = f16_to_f32(blocks[g].d);
+            offsets[g] = scales[g] * W::kOffset;
+        }
+    } else {
+        for (int g = 0; g < num_groups; g += W::kGroups)
+            W::decode(blocks[g / W::kGroups], scales + g, offsets + g * (W::kPairScales ? 2 : 1));
+    }
+}
 
 // Calls f.template operator()<G>() for G in [0, N).
 template <int N, class F> inline void unrolled(F f) {

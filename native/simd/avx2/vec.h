@@ -95,6 +95,15 @@ static inline F32x8 load_bf16(const uint16_t *p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16))};
 }
+// Eight halves, `stride` bytes apart.
+static inline F32x8 gather_f16(const void *p, int64_t stride) {
+    const auto at = [&](int i) {
+        uint16_t half;
+        std::memcpy(&half, static_cast<const uint8_t *>(p) + i * stride, 2);
+        return static_cast<short>(half);
+    };
+    return {_mm256_cvtph_ps(_mm_setr_epi16(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)))};
+}
 static inline float f16_to_f32(uint16_t h) {
     return _cvtsh_ss(h);
 }
@@ -206,6 +215,21 @@ static inline F32x8 load_u8_f32(const uint8_t *p) {
 }
 static inline F32x8 load_i8_f32(const int8_t *p) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))))};
+}
+// The eight 6-bit scales and eight 6-bit minima of a Q4_K or Q5_K block, as floats. `block` points at its 16-byte head:
+// two halves, then 12 bytes a0-3 b0-3 c0-3 with scales 0-3 = a & 63, minima 0-3 = b & 63, scales 4-7 = (c & 15) | a >>
+// 6 << 4, minima 4-7 = c >> 4 | b >> 6 << 4.
+static inline void load_6bit_pairs(const void *block, F32x8 &scales, F32x8 &minima) {
+    const __m128i head = _mm_loadu_si128(static_cast<const __m128i *>(block));
+    const __m128i low = _mm_shuffle_epi8(head, _mm_setr_epi8(4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m128i high =
+        _mm_shuffle_epi8(head, _mm_setr_epi8(-1, -1, -1, -1, 4, 5, 6, 7, -1, -1, -1, -1, 8, 9, 10, 11));
+    const __m128i shifted = _mm_blend_epi16(low, _mm_srli_epi16(low, 4), 0xC0);
+    const __m128i low_bits = _mm_and_si128(shifted, _mm_setr_epi32(0x3F3F3F3F, 0x0F0F0F0F, 0x3F3F3F3F, 0x0F0F0F0F));
+    const __m128i high_bits = _mm_and_si128(_mm_srli_epi16(high, 2), _mm_set1_epi8(0x30));
+    const __m128i all = _mm_or_si128(low_bits, high_bits);
+    scales = {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(all))};
+    minima = {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(all, 8)))};
 }
 // 32 floats already scaled into [-127, 127], rounded to nearest, as signed bytes in order.
 static inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {

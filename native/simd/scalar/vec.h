@@ -113,6 +113,13 @@ inline void store_f16(uint16_t *p, F32x8 a) {
     for (int i = 0; i < 8; i++)
         p[i] = f32_to_f16(a.v[i]);
 }
+inline F32x8 gather_f16(const void *p, int64_t stride) {
+    return lanes<F32x8>([&](int i) {
+        uint16_t half;
+        std::memcpy(&half, static_cast<const uint8_t *>(p) + i * stride, 2);
+        return quipu::f16_to_f32(half);
+    });
+}
 inline F32x8 load_bf16(const uint16_t *p) {
     return lanes<F32x8>([&](int i) { return quipu::bf16_to_f32(p[i]); });
 }
@@ -213,6 +220,15 @@ inline F32x8 load_u8_f32(const uint8_t *p) {
 }
 inline F32x8 load_i8_f32(const int8_t *p) {
     return lanes<F32x8>([&](int i) { return static_cast<float>(p[i]); });
+}
+inline void load_6bit_pairs(const void *block, F32x8 &scales, F32x8 &minima) {
+    const uint8_t *a = static_cast<const uint8_t *>(block) + 4, *b = a + 4, *c = b + 4;
+    for (int i = 0; i < 4; i++) {
+        scales.v[i] = a[i] & 63;
+        minima.v[i] = b[i] & 63;
+        scales.v[4 + i] = (c[i] & 15) | (a[i] >> 6 << 4);
+        minima.v[4 + i] = (c[i] >> 4) | (b[i] >> 6 << 4);
+    }
 }
 inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
     const F32x8 *parts[4] = {&a, &b, &c, &d};
