@@ -6,8 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from quipu.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class FinishReason(StrEnum):
@@ -38,10 +43,13 @@ class SamplingParams:
         repeat_last_n: how many tokens count as recent; 0 none, -1 the whole context.
         seed: None draws one at random; the seed used is reported with the result.
         logit_bias: token id -> amount added to its logit; -inf forbids the token.
-        stop: strings that end the generation; they are not part of the text.
+        stop: strings that end the generation; they are not part of the text. Where several fit, the one that is
+            complete first counts.
         stop_token_ids: further token ids that end the generation.
         ignore_eos: go on after an end-of-generation token.
         min_keep: truncation steps keep at least this many tokens.
+        min_tokens: until so many tokens are generated, those that end the generation are forbidden and stop strings
+            are not looked for.
     """
 
     max_tokens: int | None = None
@@ -60,36 +68,48 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     min_keep: int = 1
+    min_tokens: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
         object.__setattr__(self, "stop", tuple(self.stop))
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
-        for name in (
-            "temperature",
-            "top_p",
-            "min_p",
-            "typical_p",
-            "repeat_penalty",
-            "presence_penalty",
-            "frequency_penalty",
-        ):
+        for name in _FLOAT_FIELDS:
             value = getattr(self, name)
-            _require(isinstance(value, int | float) and math.isfinite(value), name, "a finite number", value)
-        for name in ("top_k", "repeat_last_n", "min_keep"):
-            value = getattr(self, name)
-            _require(isinstance(value, int) and not isinstance(value, bool), name, "a whole number", value)
-        _require(self.max_tokens is None or self.max_tokens >= 0, "max_tokens", "0 or more, or None", self.max_tokens)
+            _require(_is_number(value) and abs(value) <= _LARGEST, name, f"a number up to {_LARGEST:g}", value)
+        for name in ("top_k", "repeat_last_n", "min_keep", "min_tokens"):
+            _require(_is_whole(getattr(self, name)), name, "a whole number", getattr(self, name))
+        _require(
+            self.max_tokens is None or (_is_whole(self.max_tokens) and self.max_tokens >= 0),
+            "max_tokens",
+            "0 or more, or None",
+            self.max_tokens,
+        )
         _require(self.top_k >= 0, "top_k", "0 (off) or more", self.top_k)
-        _require(0.0 <= self.top_p <= 1.0, "top_p", "between 0 and 1", self.top_p)
-        _require(0.0 <= self.min_p <= 1.0, "min_p", "between 0 and 1", self.min_p)
-        _require(0.0 <= self.typical_p <= 1.0, "typical_p", "between 0 and 1", self.typical_p)
-        _require(self.repeat_penalty > 0.0, "repeat_penalty", "above 0", self.repeat_penalty)
+        for name in ("top_p", "min_p", "typical_p"):
+            _require(0.0 <= getattr(self, name) <= 1.0, name, "between 0 and 1", getattr(self, name))
+        _require(
+            self.repeat_penalty >= 1 / _LARGEST, "repeat_penalty", f"at least {1 / _LARGEST:g}", self.repeat_penalty
+        )
         _require(self.repeat_last_n >= -1, "repeat_last_n", "-1 (whole context), 0 (off) or more", self.repeat_last_n)
         _require(self.min_keep >= 1, "min_keep", "1 or more", self.min_keep)
-        _require(self.seed is None or isinstance(self.seed, int), "seed", "a whole number or None", self.seed)
-        _require(all(self.stop), "stop", "made of non-empty strings", self.stop)
+        _require(self.min_tokens >= 0, "min_tokens", "0 or more", self.min_tokens)
+        _require(self.seed is None or _is_whole(self.seed), "seed", "a whole number or None", self.seed)
+        self._check_stops()
+        for token_id, bias in self.logit_bias.items():
+            _require(_is_whole(token_id), "logit_bias", "keyed by token ids", token_id)
+            is_amount = _is_number(bias) or bias == -math.inf
+            _require(is_amount and bias <= _LARGEST, "logit_bias", f"amounts up to {_LARGEST:g}, or -inf", bias)
+
+    def _check_stops(self) -> None:
+        _require(all(_is_whole(token) for token in self.stop_token_ids), "stop_token_ids", "token ids", None)
+        _require(
+            all(isinstance(text, str) and text for text in self.stop), "stop", "made of non-empty strings", self.stop
+        )
+        _require(len(self.stop) <= _MAX_STOPS, "stop", f"at most {_MAX_STOPS} strings", len(self.stop))
+        longest = max(map(len, self.stop), default=0)
+        _require(longest <= _MAX_STOP_LENGTH, "stop", f"of strings up to {_MAX_STOP_LENGTH} characters", longest)
 
 
 _FLOAT_FIELDS = (
@@ -101,6 +121,17 @@ _FLOAT_FIELDS = (
     "presence_penalty",
     "frequency_penalty",
 )
+_LARGEST = 1e6  # far beyond what has an effect; keeps float32 arithmetic on logits finite
+_MAX_STOPS = 256  # every generated token is compared with each of them
+_MAX_STOP_LENGTH = 1024
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _require(condition: bool, field_name: str, expected: str, value: object) -> None:
@@ -138,11 +169,13 @@ class Request:
         request_id: unique within the engine.
         prompt_token_ids: at least one token id.
         sampling: how tokens are chosen and when to stop.
+        prompt_logits: also deliver the logits of every prompt token, in the events' `logits`.
     """
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
     sampling: SamplingParams
+    prompt_logits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +190,9 @@ class Event:
         usage: tokens so far.
         timings: set on the last event.
         warnings: anything the user should know (an ignored option, a fall-back).
+        seed: the seed in use; set on the last event.
+        error: one sentence that says what went wrong, where finish_reason is ERROR.
+        logits: float32 [tokens, vocab], the logits of the prompt tokens that this step computed, where asked for.
     """
 
     request_id: str
@@ -166,3 +202,6 @@ class Event:
     usage: Usage
     timings: Timings | None = None
     warnings: tuple[str, ...] = ()
+    seed: int | None = None
+    error: str = ""
+    logits: NDArray[np.float32] | None = None

@@ -20,6 +20,11 @@ from quipu.types import SamplingParams
 GUIDES = Path(__file__).resolve().parents[1] / "data" / "guides_run.txt"
 
 
+def typed(words: str) -> RunOptions:
+    """The options of `quipu run WORDS`, as a shell splits them."""
+    return run_options(*shlex.split(words))
+
+
 def run_options(*words: str) -> RunOptions:
     """The options of `quipu run WORDS`."""
     return RunOptions(**parse("run", list(words)).arguments)
@@ -36,7 +41,13 @@ def guide_lines() -> dict[str, list[str]]:
 EXPECTED = {
     "run -m M.gguf -co -cnv": (
         Mode.CONVERSE,
-        {"model": "M.gguf", "color": True, "conversation": True, "prompt": "你是一个python编程专家", "num_predict": 512},
+        {
+            "model": "M.gguf",
+            "color": True,
+            "conversation": True,
+            "prompt": "你是一个python编程专家",
+            "num_predict": 512,
+        },
     ),
     "run -m M.gguf -p": (
         Mode.ANSWER,
@@ -132,10 +143,9 @@ def test_guide_line_of_bench() -> None:
 
 
 def test_short_names_of_several_letters() -> None:
-    options = run_options(
-        *"M -ngl 8 -ctk f32 -ctv f16 -sys S -st -i -e -mli -no-cnv -if -ub 64 -b 128 -n64 --ctx-size=256 -fa -ts 1,2".split(),
-        "two",
-        "words",
+    options = typed(
+        "M -ngl 8 -ctk f32 -ctv f16 -sys S -st -i -e -mli -no-cnv -if -ub 64 -b 128 -n64 --ctx-size=256 -fa -ts 1,2 "
+        "two words"
     )
     assert options == RunOptions(
         words=["M", "two", "words"],
@@ -197,7 +207,7 @@ def test_flag_with_another_word_is_refused() -> None:
     ],
 )
 def test_mode(words: str, has_prompt: bool, has_template: bool, mode: Mode) -> None:
-    assert run_options(*words.split()).mode(has_prompt=has_prompt, has_template=has_template) is mode
+    assert typed(words).mode(has_prompt=has_prompt, has_template=has_template) is mode
 
 
 @pytest.mark.parametrize(
@@ -212,7 +222,7 @@ def test_mode(words: str, has_prompt: bool, has_template: bool, mode: Mode) -> N
     ],
 )
 def test_raw_text(words: str, mode: Mode, has_template: bool, raw: bool) -> None:
-    assert run_options(*words.split()).is_raw(mode, has_template=has_template) is raw
+    assert typed(words).is_raw(mode, has_template=has_template) is raw
 
 
 def test_model_comes_first_unless_m_names_it() -> None:
@@ -260,9 +270,9 @@ def test_unreadable_texts(tmp_path: Path) -> None:
 
 
 def test_sampling_options_reach_the_parameters() -> None:
-    options = run_options(
-        *"-n 7 --temp 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --typical 0.8 --repeat-penalty 1.1 --repeat-last-n 9".split(),
-        *"--presence-penalty 0.2 --frequency-penalty 0.3 -s 5 -r END --stop ### --logit-bias 4-inf --ignore-eos".split(),
+    options = typed(
+        "-n 7 --temp 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --typical 0.8 --repeat-penalty 1.1 --repeat-last-n 9 "
+        "--presence-penalty 0.2 --frequency-penalty 0.3 -s 5 -r END --stop '###' --logit-bias 4-inf --ignore-eos"
     )
     assert options.sampling_params() == SamplingParams(
         max_tokens=7,
@@ -287,7 +297,7 @@ def test_sampling_options_reach_the_parameters() -> None:
 @pytest.mark.parametrize("words", ["-n -3", "--top-p 2", "--temp nan", "--logit-bias 4", "--logit-bias x+1"])
 def test_sampling_values_out_of_range(words: str) -> None:
     with pytest.raises(UsageError):
-        run_options(*words.split()).sampling_params()
+        typed(words).sampling_params()
 
 
 @given(st.integers(0, 2**31), st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 4)))
@@ -296,7 +306,7 @@ def test_logit_bias_is_read_back(token_id: int, bias: float) -> None:
 
 
 def test_load_options_reach_the_model() -> None:
-    options = run_options(*"-c 4096 -t 8 -b 512 -ub 128 -ctk f32 -ctv f32".split())
+    options = typed("-c 4096 -t 8 -b 512 -ub 128 -ctk f32 -ctv f32")
     assert options.llm_arguments() == {
         "ctx_size": 4096,
         "threads": 8,
@@ -308,11 +318,11 @@ def test_load_options_reach_the_model() -> None:
     assert run_options("-ctk", "f32").llm_arguments() == {"kv_type": ("f32", "f16")}
     for words in ("-c -5", "-t -2", "-ctk q9", "-ngl many"):
         with pytest.raises(UsageError):
-            run_options(*words.split()).llm_arguments()
+            typed(words).llm_arguments()
 
 
 def test_options_without_effect_warn_once_each() -> None:
-    options = run_options(*"-ngl 99 -ts 24,24 -ctk q4_0 -ctv Q8_0 --mlock --no-mmap -fa".split())
+    options = typed("-ngl 99 -ts 24,24 -ctk q4_0 -ctv Q8_0 --mlock --no-mmap -fa")
     warnings = options.warnings()
     assert len(warnings) == 6
     assert all("\n" not in line for line in warnings)
@@ -322,7 +332,14 @@ def test_options_without_effect_warn_once_each() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [(r"a\nb\tc", "a\nb\tc"), (r"\\n", r"\n"), (r"\x41\x4", r"A\x4"), (r"\q\ ", r"\q\ "), ("\\", "\\"), (r"\'\"", "'\"")],
+    [
+        (r"a\nb\tc", "a\nb\tc"),
+        (r"\\n", r"\n"),
+        (r"\x41\x4", r"A\x4"),
+        (r"\q\ ", r"\q\ "),
+        ("\\", "\\"),
+        (r"\'\"", "'\""),
+    ],
 )
 def test_escapes(typed: str, meant: str) -> None:
     assert unescape(typed) == meant

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from quipu.cli.reader import history_file, read_message
 from quipu.cli.screen import Screen, printable
-from quipu.cli.terminal import TerminalLines
+from quipu.cli.terminal import CommandCompleter, TerminalLines
 
 
 class Terminal(io.StringIO):
@@ -45,7 +47,7 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen.end()
     screen.warn("odd")
     assert out.getvalue() == "\x1b[2mhm\x1b[0m\n\nyes\n"
-    assert err.getvalue() == "\x1b[33mwarning: odd\n\x1b[0m"
+    assert err.getvalue() == "\x1b[33mwarning: odd\x1b[0m\n"
     monkeypatch.setenv("NO_COLOR", "1")
     assert not Screen(out, err).colour
     assert Screen(out, err, colour=True).colour
@@ -120,9 +122,13 @@ def test_ctrl_c_and_ctrl_d(keys: PipeInput) -> None:
         lines.read(">>> ")
 
 
-def test_tab_completes_commands(keys: PipeInput) -> None:
-    keys.send_text("/dr\t 2\r")
-    assert lines_at(keys).read(">>> ") == "/drop 2"
+def test_tab_completes_commands() -> None:
+    completer = CommandCompleter(["/clear", "/drop", "/bye"])
+    found = {
+        text: [completion.text for completion in completer.get_completions(Document(text), CompleteEvent())]
+        for text in ("/dr", "/", "dr", "/drop 2")
+    }
+    assert found == {"/dr": ["/drop"], "/": ["/clear", "/drop", "/bye"], "dr": [], "/drop 2": []}
 
 
 def test_paste_of_several_lines_is_one_message(keys: PipeInput) -> None:

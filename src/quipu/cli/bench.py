@@ -26,6 +26,7 @@ from quipu.cli.command import takes
 from quipu.cli.describe import ModelFacts, describe_model
 from quipu.cli.load_options import LoadOptions
 from quipu.cli.loading import set_priority
+from quipu.cli.paging import page_in
 from quipu.cli.screen import stderr_screen
 from quipu.cli.synthetic import synthetic_model
 from quipu.errors import UsageError
@@ -104,6 +105,8 @@ def bench(options: BenchOptions) -> int:
         screen.warn(line)
     set_priority(options.priority, screen)
     path = _model_path(options)
+    with GGUFReader(path) as reader:
+        page_in(reader.shards)
     arguments = {"ctx_size": max([*prompts, *generations]) + 8, **options.llm_arguments()}
     started = time.perf_counter()
     llm = LLM(path, **arguments)

@@ -138,7 +138,7 @@ class _Command(typer.core.TyperCommand):
         panels: dict[str, list[tuple[str, str]]] = {}
         for parameter in sorted(self.get_params(ctx), key=_is_argument, reverse=True):
             if not getattr(parameter, "hidden", False):
-                panel = getattr(parameter, "rich_help_panel", None) or ("" if _is_argument(parameter) else "Other")
+                panel = getattr(parameter, "rich_help_panel", None) or ("" if _is_argument(parameter) else "Options")
                 panels.setdefault(panel, []).append((_names(parameter), getattr(parameter, "help", None) or ""))
         for panel, rows in panels.items():
             formatter.write(f"\n{panel}:\n" if panel else "\n")
@@ -152,7 +152,8 @@ def _is_argument(parameter: Any) -> bool:
 
 def _names(parameter: Any) -> str:
     if _is_argument(parameter):
-        return str(parameter.metavar or parameter.name.upper())
+        name = parameter.name.upper()
+        return str(parameter.metavar or (name if parameter.required else f"[{name}]"))
     names = ", ".join([*parameter.opts, *parameter.secondary_opts])
     return names if parameter.is_flag else f"{names} {parameter.metavar or 'VALUE'}"
 

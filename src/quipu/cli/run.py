@@ -13,6 +13,7 @@ from quipu.cli.conversation import ChatConversation, Conversation, TextConversat
 from quipu.cli.describe import ModelFacts, describe_model
 from quipu.cli.loading import set_priority
 from quipu.cli.one_shot import print_json, show_answer
+from quipu.cli.paging import page_in
 from quipu.cli.reader import Lines, StreamLines, history_file
 from quipu.cli.repl import command_names, converse, welcome
 from quipu.cli.run_options import Mode, RunOptions
@@ -36,7 +37,7 @@ def run(options: RunOptions) -> int:
     arguments, template = options.llm_arguments(), options.template()
     path = resolve_model(name)
     with GGUFReader(path) as reader:
-        facts = describe_model(reader)
+        facts, shards = describe_model(reader), reader.shards
     prompt = options.prompt_text(words, _piped_text(options))
     has_template = bool(template or facts.template)
     mode = options.mode(has_prompt=prompt is not None, has_template=has_template)
@@ -45,6 +46,7 @@ def run(options: RunOptions) -> int:
     raw = options.is_raw(mode, has_template=has_template)
     _announce(options, screen, prompt, raw=raw)
     set_priority(options.priority, screen)
+    page_in(shards)
 
     started = time.perf_counter()
     with LLM(path, **arguments, **({} if template is None else {"chat_template": template})) as llm:

@@ -102,7 +102,8 @@ class Screen:
     def _line(self, text: str, colour: str) -> None:
         if self._last != "\n" and self._out_is_terminal:
             self._write(self._out, "\n", "")
-        self._write(self._err, text + "\n", colour if self._colour_err else "")
+        self._write(self._err, text, colour if self._colour_err else "")
+        self._write(self._err, "\n", "")
 
     def _write(self, stream: TextIO, text: str, colour: str) -> None:
         if not text:

@@ -35,7 +35,7 @@ class _Turns(History):
         super().append_string(text)
 
 
-class _Commands(Completer):
+class CommandCompleter(Completer):
     """Completes the first word of a line that starts with a slash."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ class TerminalLines:
         self._style = "ansigreen" if colour else ""
         self._session: PromptSession[str] = PromptSession(
             history=self._turns,
-            completer=_Commands(commands),
+            completer=CommandCompleter(commands),
             complete_while_typing=False,
             input=source,
             output=target,

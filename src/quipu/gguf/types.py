@@ -100,3 +100,66 @@ BLOCK_LAYOUT: dict[GGMLType, BlockLayout] = {
     GGMLType.Q1_0: BlockLayout(128, 18),
     GGMLType.Q2_0: BlockLayout(64, 18),
 }
+
+# Ids that other programs have written and quipu does not read, so that a file can be refused by name.
+# Retired and activation ids: ggml.h of llama.cpp (MIT). 97 to 99 and 133 to 158: ggml.h of ik_llama.cpp (MIT), which
+# adds 200 to the id of a type for its row-interleaved form. 142 and 143: the llama.cpp fork of Prism ML (MIT).
+_RETIRED: dict[int, str] = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+_FOR_ACTIVATIONS: dict[int, str] = {9: "Q8_1", 15: "Q8_K"}
+_PRISM: dict[int, str] = {142: "PQ2_0", 143: "PTQ1_0"}
+_IK: dict[int, str] = {
+    97: "Q8_0_X4",
+    98: "Q8_1_X4",
+    99: "Q8_2_X4",
+    133: "Q6_0",
+    134: "IQ1_BN",
+    135: "IQ2_BN",
+    136: "Q8_K64",
+    137: "IQ2_K",
+    138: "IQ3_K",
+    139: "IQ4_K",
+    140: "IQ5_K",
+    141: "IQ6_K",
+    144: "IQ4_KS",
+    145: "IQ2_KS",
+    146: "IQ4_KSS",
+    147: "Q8_K16",
+    148: "Q8_K32",
+    149: "Q8_KR8",
+    150: "Q8_K128",
+    151: "Q8_KV",
+    152: "IQ5_KS",
+    153: "IQ2_KT",
+    154: "IQ3_KT",
+    155: "IQ4_KT",
+    156: "IQ3_KS",
+    157: "IQ2_KL",
+    158: "IQ1_KT",
+}
+_IK_REPACKED = 200
+
+
+def describe_foreign_type(type_id: int) -> str:
+    """What a type id that is not a `GGMLType` stands for, to end the sentence `the tensor is stored as ...`."""
+    if type_id in _RETIRED:
+        return f"{_RETIRED[type_id]} (id {type_id}), which was removed from the format"
+    if type_id in _FOR_ACTIVATIONS:
+        return f"{_FOR_ACTIVATIONS[type_id]} (id {type_id}), which is only for intermediate results, never for files"
+    if type_id in _PRISM:
+        return f"{_PRISM[type_id]} (id {type_id}), which only Prism ML's fork of llama.cpp reads"
+    if type_id in _IK:
+        return f"{_IK[type_id]} (id {type_id}), which only ik_llama.cpp reads"
+    base = type_id - _IK_REPACKED
+    known = {kind.value: kind.name for kind in GGMLType} | _FOR_ACTIVATIONS | _IK
+    if base in known:
+        return f"row-interleaved {known[base]} (id {type_id}), which only ik_llama.cpp reads"
+    return f"type id {type_id}, which quipu does not know"

@@ -21,13 +21,24 @@ def build_byte_pair(vocabulary: Vocabulary) -> Pipeline:
     pre = vocabulary.pre_tokenizer
     assert pre is not None
     ids = dict(zip(vocabulary.keys, range(vocabulary.size), strict=True))
-    merges = [tuple(merge.split(" ", 1)) for merge in vocabulary.merges]
-    try:
-        model = _byte_pair_model(ids, merges, pre)
-    except Exception:  # `tokenizers` raises nothing narrower; _checked_merges finds out what is wrong
+    merges = vocabulary.read_merges()
+    model: models.BPE | None = None
+    if _unions_fit(merges, vocabulary.keys):
+        try:
+            model = _byte_pair_model(ids, [tuple(merge.split(" ", 1)) for merge in merges], pre)
+        except Exception:  # `tokenizers` raises nothing narrower; what is wrong comes out below
+            model = None
+    if model is None:
         hidden = {token.text for token in vocabulary.matched if token.hidden}
-        model = _byte_pair_model(ids, _checked_merges(vocabulary.merges, ids, hidden), pre)
+        model = _byte_pair_model(ids, _checked_merges(merges, ids, hidden), pre)
     return Pipeline(model, _normalizer(vocabulary, pre), _pre_tokenizer(pre))
+
+
+def _unions_fit(merges: Sequence[str], keys: Sequence[str]) -> bool:
+    """Whether no merge is longer than the longest token, in bytes: `tokenizers` 0.23 aborts where one is."""
+    longest_bytes = len(max(keys, key=len).encode())
+    suspects = (merge for merge in merges if 4 * len(merge) > longest_bytes)
+    return all(len(merge.encode("utf-8", "surrogateescape")) - 1 <= longest_bytes for merge in suspects)
 
 
 def _byte_pair_model(ids: dict[str, int], merges: Sequence[tuple[str, ...]], pre: PreTokenizer) -> models.BPE:

@@ -25,12 +25,12 @@ def byte_level_bytes(text: str) -> bytes:
     try:
         return bytes([table[character] for character in text])
     except KeyError:
-        return text.encode("utf-8", "surrogatepass")
+        return text.encode("utf-8", "surrogateescape")
 
 
 def escaped_bytes(text: str) -> bytes:
     """The bytes of a token in which U+2581 stands for a space."""
-    return text.replace(_SPACE, " ").encode("utf-8", "surrogatepass")
+    return text.replace(_SPACE, " ").encode("utf-8", "surrogateescape")
 
 
 def byte_token_value(text: str) -> int | None:

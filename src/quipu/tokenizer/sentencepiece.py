@@ -28,6 +28,7 @@ def build_score_merges(vocabulary: Vocabulary) -> tuple[Pipeline, tuple[str, ...
     types = vocabulary.classification.types
     usable = ~np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.BYTE))
     scores = vocabulary.scores
+    keys = vocabulary.keys
     warnings: tuple[str, ...] = ()
     normal = scores[types == TokenType.NORMAL]
     if normal.size > 1 and normal.min() == normal.max():
@@ -37,7 +38,11 @@ def build_score_merges(vocabulary: Vocabulary) -> tuple[Pipeline, tuple[str, ...
             "tokenizer.ggml.scores is the same for all tokens, so their order decides how text is merged; get a newer "
             "conversion of the model",
         )
-    keys = vocabulary.keys
+    elif num_tied := _count_ties(keys, scores, types == TokenType.NORMAL):
+        warnings = (
+            f"{num_tied} tokens share their score (tokenizer.ggml.scores) with another one, so text with them may be "
+            "merged in another order than the model was trained with",
+        )
     model = models.BPE(
         vocab=dict(zip(keys, range(vocabulary.size), strict=True)),
         merges=merges_by_score(keys, scores, usable),
@@ -49,6 +54,13 @@ def build_score_merges(vocabulary: Vocabulary) -> tuple[Pipeline, tuple[str, ...
     if vocabulary.add_space_prefix:
         steps.insert(0, normalizers.Prepend(_SPACE))
     return Pipeline(model, normalizers.Sequence(steps)), warnings
+
+
+def _count_ties(texts: Sequence[str], scores: npt.NDArray[np.float64], normal: npt.NDArray[np.bool_]) -> int:
+    """How many normal tokens share a score, other than single characters and runs of one character."""
+    _, group, sizes = np.unique(scores[normal], return_inverse=True, return_counts=True)
+    tied = np.flatnonzero(normal)[sizes[group] > 1].tolist()
+    return sum(len(set(texts[index])) > 1 for index in tied)
 
 
 def merges_by_score(
@@ -110,12 +122,7 @@ def _unigram_normalizer(vocabulary: Vocabulary) -> normalizers.Normalizer:
     steps: list[normalizers.Normalizer] = [normalizers.Replace("\0", "")]
     replacements = vocabulary.metadata.get("tokenizer.ggml.precompiled_charsmap")
     if replacements is not None:
-        try:
-            steps.append(normalizers.Precompiled(bytes(np.asarray(replacements, dtype=np.uint8))))
-        except Exception as error:  # `tokenizers` raises nothing narrower
-            raise TokenizerError(
-                f"tokenizer.ggml.precompiled_charsmap cannot be read ({error}); the file is damaged, convert it again"
-            ) from error
+        steps.append(normalizers.Precompiled(_checked_charsmap(replacements)))
     if vocabulary.flag("remove_extra_whitespaces", False):
         steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
@@ -123,3 +130,38 @@ def _unigram_normalizer(vocabulary: Vocabulary) -> normalizers.Normalizer:
         steps.append(normalizers.Prepend(" "))
     steps.append(normalizers.Replace(" ", _SPACE))
     return normalizers.Sequence(steps)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _checked_charsmap(stored: object) -> bytes:
+    """SentencePiece's table of replacements, once every walk through it is known to stay inside.
+
+    The table is the byte length of a double array (uint32, little endian), the array (uint32 units of Darts-clone), and
+    the replacements, each ended by NUL. Layout: SentencePiece, `src/normalizer.cc`; Darts-clone, `darts.h`.
+    """
+    damaged = TokenizerError("tokenizer.ggml.precompiled_charsmap is damaged; convert the model again")
+    if not isinstance(stored, np.ndarray) or stored.dtype.kind not in "iu" or stored.dtype.itemsize != 1:
+        raise damaged
+    data = stored.tobytes()
+    array_bytes = int.from_bytes(data[:4], "little")
+    if array_bytes == 0 or array_bytes % 4 or 4 + array_bytes >= len(data):
+        raise damaged
+    units = np.frombuffer(data, dtype="<u4", count=array_bytes // 4, offset=4)
+    text = data[4 + array_bytes :]
+    nodes = np.flatnonzero(units < 1 << 31)
+    offsets = (units[nodes] >> 10).astype(np.int64) << ((units[nodes] & (1 << 9)) >> 6)
+    children = nodes ^ offsets
+    if units[0] >= 1 << 31 or ((children | 0xFF) >= len(units)).any():
+        raise damaged
+    values = units[children[(units[nodes] >> 8) & 1 == 1]] & 0x7FFFFFFF
+    starts = np.frombuffer(text, dtype=np.uint8)
+    if (values >= len(starts)).any() or (starts[values] & 0xC0 == 0x80).any() or not _is_utf8(text):
+        raise damaged
+    return data

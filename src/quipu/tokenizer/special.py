@@ -276,8 +276,6 @@ def matched_tokens(metadata: Mapping[str, Any], types: TokenTypes, texts: Sequen
     matched = []
     for index in np.flatnonzero(np.isin(types, _MATCHED)).tolist():
         text = texts[index]
-        if not text:
-            continue
         matched.append(
             MatchedToken(
                 id=index,

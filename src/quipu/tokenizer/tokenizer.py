@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
@@ -26,8 +27,12 @@ from quipu.tokenizer.special import MatchedToken, SpecialTokens, TokenType
 from quipu.tokenizer.vocabulary import Vocabulary
 from quipu.tokenizer.wordpiece import build_wordpiece
 
-# A call that releases the GIL costs more than a short text; it also starts the thread pool of `tokenizers`.
+# The call that releases the GIL also starts the thread pool of `tokenizers`: not worth it for a short text.
 _LONG_TEXT_CHARACTERS = 16_384
+
+# Oniguruma gives up after ten million steps back, which a longer run of one kind of character can take.
+_MAX_RUN_CHARACTERS = 1_000_000
+_RUN = re.compile(r"\s+|\w+|[^\w\s]+")
 
 
 class _Encoder(NamedTuple):
@@ -161,6 +166,7 @@ class Tokenizer:
 
         Raises:
             TokenizerError: as for `prepare`.
+            InvalidRequestError: the text has more than a million characters without a break between words.
         """
         built = self._build()
         ids = _encode(built.special if parse_special else built.plain, text, self.vocab_size)
@@ -227,7 +233,7 @@ class Tokenizer:
         text = self._vocabulary.texts[token_id]
         kind = self._vocabulary.classification.types[token_id]
         if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED):
-            return text.encode("utf-8", "surrogatepass")
+            return text.encode("utf-8", "surrogateescape")
         if kind == TokenType.BYTE and (value := byte_token_value(text)) is not None:
             return bytes((value,))
         if kind != TokenType.NORMAL:
@@ -287,6 +293,11 @@ def _encode(encoder: _Encoder, text: str, vocab_size: int) -> list[int]:
     except UnicodeEncodeError:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     tokenizer, extra = encoder
+    if len(text) > _MAX_RUN_CHARACTERS and any(len(run[0]) > _MAX_RUN_CHARACTERS for run in _RUN.finditer(text)):
+        raise InvalidRequestError(
+            f"the text has more than {_MAX_RUN_CHARACTERS} characters without a break between words; break it up",
+            field="prompt",
+        )
     if len(text) < _LONG_TEXT_CHARACTERS:
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     else:

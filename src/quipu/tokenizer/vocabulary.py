@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quipu.errors import TokenizerError
+from quipu.gguf import StringArray
 from quipu.tokenizer.pretokenizers import PreTokenizer, find_pre_tokenizer
 from quipu.tokenizer.special import (
     Classification,
@@ -132,17 +133,11 @@ class Vocabulary:
     @cached_property
     def texts(self) -> list[str]:
         """The spelling of each token, as the file stores it."""
-        return (
-            list(to_list())
-            if (to_list := getattr(self._strings("tokens"), "to_list", None))
-            else list(self._strings("tokens"))
-        )
+        return _to_list(self._strings("tokens"))
 
-    @cached_property
-    def merges(self) -> list[str]:
+    def read_merges(self) -> list[str]:
         """The merges of a byte-pair vocabulary, the most urgent first: two tokens with a space between them."""
-        strings = self._strings("merges")
-        return list(strings.to_list()) if hasattr(strings, "to_list") else list(strings)
+        return _to_list(self._strings("merges"))
 
     @cached_property
     def scores(self) -> npt.NDArray[np.float64]:
@@ -162,7 +157,8 @@ class Vocabulary:
     @cached_property
     def matched(self) -> list[MatchedToken]:
         """The tokens that are looked for in the text as a whole."""
-        return matched_tokens(self.metadata, self.classification.types, self.texts)
+        found = matched_tokens(self.metadata, self.classification.types, self.texts)
+        return [token for token in found if token.text and is_utf8(token.text)]
 
     @cached_property
     def keys(self) -> list[str]:
@@ -182,8 +178,8 @@ class Vocabulary:
         hidden = np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN))
         for index in np.flatnonzero(hidden).tolist():
             keys[index] = hidden_key(index)
-        if "" in texts:
-            keys = [key or hidden_key(index) for index, key in enumerate(keys)]
+        if "" in texts or not is_utf8("".join(texts)):
+            keys = [key if key and is_utf8(key) else hidden_key(index) for index, key in enumerate(keys)]
         return keys
 
     def _check_duplicates(self) -> None:
@@ -205,6 +201,19 @@ class Vocabulary:
 def hidden_key(token_id: int) -> str:
     """A spelling for a token that text must not produce: NUL, which no normalized text begins a token with."""
     return f"\0{token_id}"
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text holds no bytes that were no UTF-8 in the file (they are kept as lone surrogates)."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _to_list(strings: Sequence[str]) -> list[str]:
+    return strings.to_list() if isinstance(strings, StringArray) else list(strings)
 
 
 def _is_numeric(value: Any, kinds: str) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 from tokenizers import models, normalizers, pre_tokenizers
 
 from quipu.errors import TokenizerError
 from quipu.tokenizer.pipeline import Pipeline
 from quipu.tokenizer.special import TokenType
-from quipu.tokenizer.vocabulary import Vocabulary
+from quipu.tokenizer.vocabulary import Vocabulary, hidden_key
 
 _WORD_START = "\u2581"
 _CONTINUATION = "##"
@@ -28,12 +27,10 @@ def build_wordpiece(vocabulary: Vocabulary) -> Pipeline:
             "tokenizer.ggml.unknown_token_id is missing, which a 'bert' vocabulary needs; convert it again"
         )
     types = vocabulary.classification.types
-    keys = vocabulary.keys
-    spellings = [_wordpiece_spelling(key) for key in keys]
-    for index in np.flatnonzero(
-        np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED))
-    ).tolist():
-        spellings[index] = keys[index]
+    spellings = [
+        key if kind == TokenType.USER_DEFINED or key == hidden_key(index) else _wordpiece_spelling(key)
+        for index, (key, kind) in enumerate(zip(vocabulary.keys, types.tolist(), strict=True))
+    ]
     lowercase = vocabulary.flag("normalizer.lowercase", True)
     return Pipeline(
         models.WordPiece(

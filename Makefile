@@ -1,0 +1,123 @@
+# Every target sets up what it needs: a virtual environment in .venv, the native build, the installed package.
+# Nothing is installed outside this folder. `make help` lists the targets.
+
+VENV := .venv
+ORACLE_VENV := .venv-oracle
+LLAMA_VENV := .venv-llama
+BIN := $(VENV)/bin
+MODEL ?= tiny
+TEST_ARGS ?=
+FUZZ_SECONDS ?= 600
+# The set-up must not eat what a user pipes into `make chat`, hence the redirected input.
+PIP_OPTIONS := --disable-pip-version-check --no-input -qq
+pip = $(1)/bin/python -m pip $(2) $(PIP_OPTIONS) $(3) </dev/null
+
+BUILD_INPUTS := pyproject.toml LICENSE $(wildcard CMakeLists.txt cmake/* tools/placeholder.py) \
+	$(shell find native src -type f -not -name '*.pyc' -not -name '*.so' -not -name '*.gguf' -not -path '*/__pycache__/*')
+NATIVE_SOURCES = $(shell find native benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+
+# Tests and builds see the installed package, never a stray source folder or another site's packages.
+unexport PYTHONPATH PYTHONHOME
+export PYTHONNOUSERSITE := 1
+
+.PHONY: help chat test lint oracle bench wheel fuzz clean setup
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help:
+	@echo "make chat     set up, then chat with the embedded model (MODEL=file.gguf for another)"
+	@echo "make test     set up, then run all tests (TEST_ARGS='-k name' for some)"
+	@echo "make lint     ruff, mypy, clang-format, import order, documentation links"
+	@echo "make oracle   comparisons with transformers; installs PyTorch (a large download) in $(ORACLE_VENV)"
+	@echo "make bench    speed and memory beside llama.cpp; builds it in $(LLAMA_VENV) (about ten minutes)"
+	@echo "make wheel    build dist/*.whl in isolation and check it"
+	@echo "make fuzz     coverage-guided fuzzing of the GGUF reader for FUZZ_SECONDS=$(FUZZ_SECONDS)"
+	@echo "make clean    remove everything that the other targets made"
+
+chat: $(VENV)/.installed
+	@$(BIN)/quipu run $(MODEL)
+
+test: $(VENV)/.installed $(VENV)/.test
+	$(BIN)/pytest --durations=10 --ignore=tests/oracle $(TEST_ARGS)
+
+lint: $(VENV)/.installed $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(NATIVE_SOURCES),$(BIN)/clang-format --dry-run -Werror $(NATIVE_SOURCES))
+	$(BIN)/python tools/check_imports.py
+	$(BIN)/python tools/check_docs.py
+	$(BIN)/python tools/check_size.py
+
+oracle: $(ORACLE_VENV)/.installed
+	$(ORACLE_VENV)/bin/pytest --durations=5 tests/oracle $(TEST_ARGS)
+
+bench: $(VENV)/.installed $(if $(QUIPU_LLAMA_PYTHON),,$(LLAMA_VENV)/.ready)
+	@mkdir -p build/bench
+	$(BIN)/python benchmarks/decode.py --json build/bench/decode.json
+	$(BIN)/python benchmarks/prefill.py --json build/bench/prefill.json
+	$(BIN)/python benchmarks/first_token.py --json build/bench/first_token.json
+	$(BIN)/python benchmarks/memory.py --json build/bench/memory.json
+
+wheel: $(VENV)/.build
+	rm -rf dist
+	$(call pip,$(VENV),wheel,--no-deps --wheel-dir dist --config-settings build-dir=build/isolated .)
+	$(BIN)/python tools/check_wheel.py dist/*.whl
+
+fuzz: $(VENV)/.installed $(VENV)/.fuzz
+	$(BIN)/python tools/fuzz_gguf.py --seconds $(FUZZ_SECONDS)
+
+clean:
+	rm -rf build dist $(VENV) $(ORACLE_VENV) $(LLAMA_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: $(VENV)/.installed
+
+# A fresh virtual environment at $(1) with a pip that knows dependency groups.
+define create_venv
+	@echo "== creating $(1)"
+	@python=$$(sh tools/find_python.sh) && rm -rf $(1) && "$$python" -m venv $(1) </dev/null
+	@$(call pip,$(1),install,--upgrade 'pip>=25.1')
+endef
+
+$(VENV)/.build: pyproject.toml tools/find_python.sh
+	$(call create_venv,$(VENV))
+	@echo "== installing the build tools"
+	@$(call pip,$(VENV),install,--group build)
+	@touch $@
+
+# The wheel is what gets installed and tested. Without build isolation a rebuild compiles only what changed.
+$(VENV)/.installed: $(VENV)/.build $(BUILD_INPUTS)
+	@echo "== building quipu"
+	@rm -rf build/wheel
+	@PATH="$(abspath $(BIN)):$$PATH" $(call pip,$(VENV),wheel,--no-build-isolation --no-deps --wheel-dir build/wheel .)
+	@echo "== installing quipu and what it needs"
+	@$(call pip,$(VENV),uninstall,--yes quipu-llm) 2>/dev/null
+	@$(call pip,$(VENV),install,build/wheel/*.whl)
+	@touch $@
+
+$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.build
+	@echo "== installing the tools of make $*"
+	@$(call pip,$(VENV),install,--group $*)
+	@touch $@
+
+# PyTorch comes first and alone, so that no other package chooses its build.
+$(ORACLE_VENV)/.ready: pyproject.toml tools/find_python.sh
+	$(call create_venv,$(ORACLE_VENV))
+	@echo "== installing PyTorch"
+	@$(call pip,$(ORACLE_VENV),install,--group torch)
+	@echo "== installing transformers"
+	@$(call pip,$(ORACLE_VENV),install,--group oracle)
+	@touch $@
+
+$(ORACLE_VENV)/.installed: $(ORACLE_VENV)/.ready $(VENV)/.installed
+	@echo "== installing quipu beside transformers"
+	@$(call pip,$(ORACLE_VENV),uninstall,--yes quipu-llm) 2>/dev/null
+	@$(call pip,$(ORACLE_VENV),install,build/wheel/*.whl)
+	@touch $@
+
+$(LLAMA_VENV)/.ready: pyproject.toml tools/find_python.sh
+	$(call create_venv,$(LLAMA_VENV))
+	@echo "== building llama.cpp (about ten minutes)"
+	@$(call pip,$(LLAMA_VENV),install,--group bench)
+	@touch $@

@@ -1,0 +1,16 @@
+"""qwen2: Qwen 2 and 2.5, with biases on queries, keys and values. Dimensions half a head apart form a rotary pair."""
+
+from __future__ import annotations
+
+from quipu.gguf import GGUFReader, ModelKeys
+from quipu.models.decoder import Model, load_decoder
+from quipu.models.rope import read_rope
+from quipu.models.spec import head_length, read_spec
+from quipu.models.weights import TensorBook
+
+
+def load(keys: ModelKeys, reader: GGUFReader) -> Model:
+    """Build a qwen2 model."""
+    num_rotated = keys.integer("rope.dimension_count", head_length(keys, "attention.key_length"), minimum=2)
+    spec = read_spec(keys, reader, read_rope(keys, num_rotated, "neox"))
+    return load_decoder(spec, TensorBook(reader), head_norms=False)

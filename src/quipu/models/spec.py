@@ -1,0 +1,126 @@
+"""The hyper-parameters of a decoder, read from metadata and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quipu.backends.program import KVSpec, RopeParams
+from quipu.errors import ModelFileError, UnsupportedModelError
+from quipu.gguf import GGMLType, GGUFReader, ModelKeys
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSpec:
+    """Sizes of a dense decoder. Lengths are in values, `context_length` in tokens."""
+
+    architecture: str
+    vocab_size: int
+    context_length: int
+    embedding_length: int
+    feed_forward_length: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    key_length: int
+    value_length: int
+    rms_epsilon: float
+    rope: RopeParams
+
+    def kv_spec(self, k_type: GGMLType, v_type: GGMLType, page_size: int) -> KVSpec:
+        """What the KV cache holds for this model."""
+        return KVSpec(self.num_layers, self.num_kv_heads, self.key_length, self.value_length, k_type, v_type, page_size)
+
+
+def read_spec(keys: ModelKeys, reader: GGUFReader, rope: RopeParams) -> DecoderSpec:
+    """Read the sizes that all dense decoders share.
+
+    Raises:
+        ModelFileError: a key is missing, out of range, or contradicts another.
+        UnsupportedModelError: the file asks for something that dense decoders here do not do.
+    """
+    refuse_unsupported(keys)
+    num_heads = _same_for_all_layers(keys, "attention.head_count")
+    num_kv_heads = _same_for_all_layers(keys, "attention.head_count_kv", num_heads)
+    embedding_length = keys.integer("embedding_length", minimum=1)
+    if num_heads % num_kv_heads:
+        raise ModelFileError(f"{keys.path}: {num_heads} heads cannot share {num_kv_heads} KV heads; convert it again")
+    return DecoderSpec(
+        architecture=keys.architecture,
+        vocab_size=_vocab_size(keys, reader),
+        context_length=keys.integer("context_length", minimum=1),
+        embedding_length=embedding_length,
+        feed_forward_length=_same_for_all_layers(keys, "feed_forward_length"),
+        num_layers=keys.integer("block_count", minimum=1, maximum=4096),
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        key_length=head_length(keys, "attention.key_length"),
+        value_length=head_length(keys, "attention.value_length"),
+        rms_epsilon=keys.number("attention.layer_norm_rms_epsilon", minimum=0.0),
+        rope=rope,
+    )
+
+
+def head_length(keys: ModelKeys, name: str) -> int:
+    """A head size that defaults to an even share of the embedding."""
+    default = keys.integer("embedding_length", minimum=1) // _same_for_all_layers(keys, "attention.head_count")
+    return keys.integer(name, default, minimum=1, maximum=65536)
+
+
+# Keys that change what a dense decoder computes, with the values under which it does not.
+_ONLY_NEUTRAL = {
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "attention.scale": (),
+    "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,),
+    "attention.sliding_window": (0,),
+    "attention.causal": (True,),
+    "attn_logit_softcapping": (),
+    "final_logit_softcapping": (),
+    "embedding_scale": (),
+    "residual_scale": (),
+    "logit_scale": (),
+    "nextn_predict_layers": (0,),
+    "use_parallel_residual": (False,),
+}
+
+
+def refuse_unsupported(keys: ModelKeys) -> None:
+    """Raise UnsupportedModelError for a key whose value a plain decoder would silently ignore."""
+    for name, neutral in _ONLY_NEUTRAL.items():
+        if name in keys:
+            value = keys.metadata[keys.key(name)]
+            if value not in neutral:
+                raise UnsupportedModelError(
+                    f"{keys.path}: {keys.key(name)} = {value} is not supported by this version of quipu; "
+                    f"use a {keys.architecture} model without it"
+                )
+
+
+def _same_for_all_layers(keys: ModelKeys, name: str, default: int | None = None) -> int:
+    """A size that may be stored per layer, and then has to be equal for all of them."""
+    if default is not None and name not in keys:
+        return default
+    values = set(keys.integers(name, minimum=1))
+    if len(values) != 1:
+        raise UnsupportedModelError(
+            f"{keys.path}: {keys.key(name)} differs between layers ({sorted(values)}), which this version of quipu "
+            "does not support; use another model"
+        )
+    return values.pop()
+
+
+def _vocab_size(keys: ModelKeys, reader: GGUFReader) -> int:
+    """Rows of the embedding table; whatever else states the size has to agree."""
+    table = reader.tensors.get("token_embd.weight")
+    if table is None or len(table.shape) != 2:
+        raise ModelFileError(f"{keys.path}: tensor 'token_embd.weight' is missing; fetch the whole model")
+    rows = table.shape[1]
+    stated = keys.integer("vocab_size", rows)
+    tokens = reader.metadata.get("tokenizer.ggml.tokens", ())
+    for size, source in ((stated, keys.key("vocab_size")), (len(tokens) or rows, "tokenizer.ggml.tokens")):
+        if size != rows:
+            raise ModelFileError(
+                f"{keys.path}: token_embd.weight has {rows} rows but {source} says {size}; convert the model again"
+            )
+    return rows
