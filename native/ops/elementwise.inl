@@ -95,15 +95,6 @@ inline float quantize_group(const float *x, B8x32 &codes) {
     return absmax / 127.0f + check;
 }
 
-// Sums of the first and second 16 of 32 signed bytes.
-inline void half_sums(const int8_t *codes, int &low, int &high) {
-    low = high = 0;
-    for (int i = 0; i < 16; i++) {
-        low += codes[i];
-        high += codes[16 + i];
-    }
-}
-
 void quantize_row(const float *x, int k, ActivationRow out) {
     const int groups = k / kGroup, padded = static_cast<int>(round_up(k, kBlock)) / kGroup;
     for (int g = 0; g < padded; g++) {
@@ -116,7 +107,7 @@ void quantize_row(const float *x, int k, ActivationRow out) {
         const float scale = quantize_group(x + g * kGroup, codes);
         store_b8(out.codes + g * kGroup, codes);
         int low, high;
-        half_sums(out.codes + g * kGroup, low, high);
+        sum_halves(codes, low, high);
         out.scales[g] = scale;
         out.sums16[2 * g] = scale * low;
         out.sums16[2 * g + 1] = scale * high;
@@ -140,7 +131,7 @@ void quantize_panel(const float *x, int64_t stride, int num_tokens, int k, Activ
                 for (int i = 0; i < 8; i++)
                     std::memcpy(panel.codes[g * 8 + i][t], bytes + 4 * i, 4);
                 int low, high;
-                half_sums(bytes, low, high);
+                sum_halves(codes, low, high);
                 panel.scales[g][t] = scale;
                 panel.sums16[2 * g][t] = scale * low;
                 panel.sums16[2 * g + 1][t] = scale * high;

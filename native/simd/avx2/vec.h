@@ -130,19 +130,13 @@ static inline B8x32 splat_4bytes(const void *p) {
     std::memcpy(&word, p, 4);
     return {_mm256_set1_epi32(word)};
 }
-// The 16 bytes at `low` in lanes 0-15 and those at `high` in lanes 16-31.
-static inline B8x32 load_halves(const void *low, const void *high) {
-    return {_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i *>(low))),
-                                    _mm_loadu_si128(static_cast<const __m128i *>(high)), 1)};
-}
 static inline B8x32 operator&(B8x32 a, B8x32 b) {
     return {_mm256_and_si256(a.v, b.v)};
 }
 static inline B8x32 operator|(B8x32 a, B8x32 b) {
     return {_mm256_or_si256(a.v, b.v)};
 }
-static inline B8x32 sub_b8(B8x32 a, B8x32 b) {
-    return {_mm256_sub_epi8(a.v, b.v)};
+return {_mm256_sub_epi8(a.v, b.v)};
 }
 static inline B8x32 abs_b8(B8x32 a) {
     return {_mm256_abs_epi8(a.v)};
@@ -209,10 +203,16 @@ static inline I32x8 dot_pairs(I16x16 a, I16x16 b) {
 static inline F32x8 to_f32(I32x8 a) {
     return {_mm256_cvtepi32_ps(a.v)};
 }
-// 8 unsigned or signed bytes as floats.
-static inline F32x8 load_u8_f32(const uint8_t *p) {
-    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))))};
+// Sums of signed bytes 0-15 and of bytes 16-31.
+static inline void sum_halves(B8x32 a, int &low, int &high) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), a.v);
+    const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    __m128i x = _mm_hadd_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
+    x = _mm_hadd_epi32(x, x);
+    low = _mm_cvtsi128_si32(x);
+    high = _mm_extract_epi32(x, 1);
 }
+// 8 signed bytes as floats.
 static inline F32x8 load_i8_f32(const int8_t *p) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))))};
 }

@@ -146,20 +146,11 @@ inline B8x32 splat_4bytes(const void *p) {
     const auto *bytes = static_cast<const uint8_t *>(p);
     return lanes<B8x32>([&](int i) { return bytes[i % 4]; });
 }
-inline B8x32 load_halves(const void *low, const void *high) {
-    B8x32 r;
-    std::memcpy(r.v, low, 16);
-    std::memcpy(r.v + 16, high, 16);
-    return r;
-}
 inline B8x32 operator&(B8x32 a, B8x32 b) {
     return lanes<B8x32>([&](int i) { return a.v[i] & b.v[i]; });
 }
 inline B8x32 operator|(B8x32 a, B8x32 b) {
     return lanes<B8x32>([&](int i) { return a.v[i] | b.v[i]; });
-}
-inline B8x32 sub_b8(B8x32 a, B8x32 b) {
-    return lanes<B8x32>([&](int i) { return a.v[i] - b.v[i]; });
 }
 inline B8x32 abs_b8(B8x32 a) {
     return lanes<B8x32>([&](int i) { return std::abs(as_signed(a.v[i])); });
@@ -215,8 +206,12 @@ inline I32x8 dot_pairs(I16x16 a, I16x16 b) {
 inline F32x8 to_f32(I32x8 a) {
     return lanes<F32x8>([&](int i) { return static_cast<float>(a.v[i]); });
 }
-inline F32x8 load_u8_f32(const uint8_t *p) {
-    return lanes<F32x8>([&](int i) { return static_cast<float>(p[i]); });
+inline void sum_halves(B8x32 a, int &low, int &high) {
+    low = high = 0;
+    for (int i = 0; i < 16; i++) {
+        low += as_signed(a.v[i]);
+        high += as_signed(a.v[16 + i]);
+    }
 }
 inline F32x8 load_i8_f32(const int8_t *p) {
     return lanes<F32x8>([&](int i) { return static_cast<float>(p[i]); });
