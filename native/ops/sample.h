@@ -312,26 +312,31 @@ class RowSampler {
             before += bucket_mass_[last];
             num_before += bucket_size_[last++];
         }
-        candidates_.clear();
         weighted_.clear();
         for_blocks([&](int begin, const float *x, int count) {
             if (bucket_of(largest_of(x, count)) > last)
                 return;
-            for (int i = 0; i < count; i++) {
-                const int bucket = bucket_of(x[i]);
-                const Candidate candidate{x[i], begin + i};
-                if (bucket < last)
-                    candidates_.push_back(candidate);
-                else if (bucket == last)
-                    weighted_.push_back({-double(x[i]), mass_of(exponential(x[i] - largest_)), candidate});
-            }
+            for (int i = 0; i < count; i++)
+                if (bucket_of(x[i]) == last)
+                    weighted_.push_back(
+                        {-double(x[i]), mass_of(exponential(x[i] - largest_)), Candidate{x[i], begin + i}});
         });
         const size_t num_last = smallest_with_mass(target - std::min(target, before), 1);
         if (num_before + num_last < min_keep)
             return keep_largest(min_keep);
-        for (size_t i = 0; i < num_last; i++)
-            candidates_.push_back(weighted_[i].candidate);
-        std::sort(candidates_.begin(), candidates_.end(), has_lower_id);
+        keep_down_to(std::max_element(weighted_.begin(), weighted_.begin() + num_last, comes_before)->candidate);
+    }
+
+    // The tokens of the whole row that do not rank behind `worst`.
+    void keep_down_to(const Candidate &worst) {
+        candidates_.clear();
+        for_blocks([&](int begin, const float *x, int count) {
+            if (!(largest_of(x, count) >= worst.logit))
+                return;
+            for (int i = 0; i < count; i++)
+                if (x[i] > worst.logit || (x[i] == worst.logit && begin + i <= worst.id))
+                    candidates_.push_back({x[i], begin + i});
+        });
         is_whole_ = false;
     }
 

@@ -136,8 +136,6 @@ static inline B8x32 operator&(B8x32 a, B8x32 b) {
 static inline B8x32 operator|(B8x32 a, B8x32 b) {
     return {_mm256_or_si256(a.v, b.v)};
 }
-return {_mm256_sub_epi8(a.v, b.v)};
-}
 static inline B8x32 abs_b8(B8x32 a) {
     return {_mm256_abs_epi8(a.v)};
 }
