@@ -44,40 +44,77 @@ inline F32x8 chunk_dot(const typename W::Block *blocks, int num_groups, const in
     return (acc[0] + acc[1]) + (acc[2] + acc[3]);
 }
 
+// The offsets of eight groups against the activation sums that belong to them.
+template <class W> inline F32x8 add_offsets(const F32x8 *offsets, const ActivationRow &a, int group, F32x8 correction) {
+    if constexpr (W::kPairScales)
+        return fma(offsets[1], load(a.sums16 + 2 * group + 8), fma(offsets[0], load(a.sums16 + 2 * group), correction));
+    else
+        return fma(offsets[0], load(a.sums32 + group), correction);
+}
+
+// One row against one token: scales go from the block to products without a stop in memory.
+template <class W> inline F32x8 row_dot(const typename W::Block *blocks, int total_groups, const ActivationRow &a) {
+    alignas(32) float products[kChunkGroups];
+    F32x8 acc = zero_f32(), correction = zero_f32();
+    for (int first = 0; first < total_groups; first += kChunkGroups) {
+        const int groups = std::min(kChunkGroups, total_groups - first);
+        const auto *chunk = blocks + first / W::kGroups;
+        for_decoded<W>(chunk, groups, [&](int g, const Decoded<W> &decoded) {
+            store(products + g, decoded.scales * load(a.scales + first + g));
+            if constexpr (!W::kSigned)
+                correction = add_offsets<W>(decoded.offsets, a, first + g, correction);
+        });
+        acc = acc + chunk_dot<W>(chunk, groups, a.codes + first * kGroup, products);
+    }
+    return acc - correction;
+}
+
+// One row against several tokens: scales are decoded once. The sums have the order of row_dot, and so its bits.
+template <class W>
+inline void row_dots(const typename W::Block *blocks, int total_groups, const ActivationRow *a, int num_tokens,
+                     F32x8 *results) {
+    constexpr int kOffsetsPerGroup = W::kPairScales ? 2 : 1;
+    alignas(32) float scales[kChunkGroups], offsets[kOffsetsPerGroup * kChunkGroups], products[kChunkGroups];
+    F32x8 acc[kMaxRowTokens], correction[kMaxRowTokens];
+    for (int t = 0; t < num_tokens; t++)
+        acc[t] = correction[t] = zero_f32();
+    for (int first = 0; first < total_groups; first += kChunkGroups) {
+        const int groups = std::min(kChunkGroups, total_groups - first);
+        const auto *chunk = blocks + first / W::kGroups;
+        decode_groups<W>(chunk, groups, scales, offsets);
+        for (int t = 0; t < num_tokens; t++) {
+            for (int g = 0; g < groups; g += 8) {
+                store(products + g, load(scales + g) * load(a[t].scales + first + g));
+                if constexpr (!W::kSigned) {
+                    const F32x8 here[2] = {load(offsets + g * kOffsetsPerGroup),
+                                           load(offsets + g * kOffsetsPerGroup + (W::kPairScales ? 8 : 0))};
+                    correction[t] = add_offsets<W>(here, a[t], first + g, correction[t]);
+                }
+            }
+            acc[t] = acc[t] + chunk_dot<W>(chunk, groups, a[t].codes + first * kGroup, products);
+        }
+    }
+    for (int t = 0; t < num_tokens; t++)
+        results[t] = acc[t] - correction[t];
+}
+
 template <class W>
 void matvec_int8(const Matrix &w, int row_begin, int row_end, uint8_t *quantized, int num_tokens, float *out,
                  int64_t out_stride) {
-    const int total_groups = w.cols / kGroup;
-    const int64_t token_bytes = activation_row_bytes(w.cols);
-    alignas(32) float scales[kChunkGroups + 8] = {}, offsets[2 * kChunkGroups + 8] = {}, products[kChunkGroups + 8];
+    ActivationRow activations[kMaxRowTokens];
+    for (int t = 0; t < num_tokens; t++)
+        activations[t] = activation_row(quantized + t * activation_row_bytes(w.cols), w.cols);
+    const int groups = w.cols / kGroup;
     for (int row = row_begin; row < row_end; row++) {
         const auto *blocks = reinterpret_cast<const typename W::Block *>(w.data + row * w.row_bytes);
-        F32x8 acc[kMaxRowTokens];
-        for (int t = 0; t < num_tokens; t++)
-            acc[t] = zero_f32();
-        for (int first = 0; first < total_groups; first += kChunkGroups) {
-            const int groups = std::min(kChunkGroups, total_groups - first);
-            const auto *chunk = blocks + first / W::kGroups;
-            constexpr int kOffsetsPerGroup = W::kPairScales ? 2 : 1;
-            decode_groups<W>(chunk, groups, scales, offsets);
-            for (int g = groups; g % 8; g++)
-                scales[g] = offsets[g] = 0.0f; // only one-group blocks leave a tail; stale NaNs must not meet it
-            for (int t = 0; t < num_tokens; t++) {
-                const ActivationRow a = activation_row(quantized + t * token_bytes, w.cols);
-                for (int g = 0; g < groups; g += 8)
-                    store(products + g, load(scales + g) * load(a.scales + first + g));
-                if constexpr (!W::kSigned) {
-                    const float *sums = W::kPairScales ? a.sums16 + 2 * first : a.sums32 + first;
-                    F32x8 correction = zero_f32();
-                    for (int g = 0; g < groups * kOffsetsPerGroup; g += 8)
-                        correction = fma(load(offsets + g), load(sums + g), correction);
-                    acc[t] = acc[t] - correction;
-                }
-                acc[t] = acc[t] + chunk_dot<W>(chunk, groups, a.codes + first * kGroup, products);
-            }
+        if (num_tokens == 1) {
+            out[row] = sum(row_dot<W>(blocks, groups, activations[0]));
+            continue;
         }
+        F32x8 results[kMaxRowTokens];
+        row_dots<W>(blocks, groups, activations, num_tokens, results);
         for (int t = 0; t < num_tokens; t++)
-            out[t * out_stride + row] = sum(acc[t]);
+            out[t * out_stride + row] = sum(results[t]);
     }
 }
 

@@ -374,7 +374,9 @@ class RowSampler {
             largest_ = std::max(largest_, c.logit);
     }
 
-    static uint64_t target_mass(double p, uint64_t total) { return uint64_t(std::ceil(p * double(total))); }
+    static uint64_t target_mass(double p, uint64_t total) {
+        return std::min(uint64_t(std::ceil(p * double(total))), total);
+    }
 
     // How many of `weighted_`, in order, reach the target mass, but at least min_keep; they are moved to the front.
     // Halves the range in question, each time with one partition instead of a sort.

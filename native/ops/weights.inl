@@ -11,11 +11,15 @@
 namespace quipu::QUIPU_ISA {
 namespace {
 
-template <class Block> inline void decode_k_scales(const Block &block, float *scales, float *offsets) {
-    F32x8 sc, minima;
-    load_6bit_pairs(&block, sc, minima);
-    store(scales, sc * splat(f16_to_f32(block.d)));
-    store(offsets, minima * splat(f16_to_f32(block.dmin)));
+// Scales and offsets of eight groups: of one block, or of eight blocks with one group each.
+template <class W> struct Decoded {
+    F32x8 scales;
+    F32x8 offsets[W::kPairScales ? 2 : 1]; // per group, or per 16 values
+};
+
+template <class W> inline Decoded<W> decode_halves(const typename W::Block *blocks) {
+    const F32x8 d = gather_f16(&blocks->d, sizeof(typename W::Block));
+    return {d, {d * splat(W::kOffset)}};
 }
 
 struct WeightsQ4_0 {
@@ -24,6 +28,7 @@ struct WeightsQ4_0 {
     static constexpr bool kSigned = false, kPairScales = false;
     template <int G> static B8x32 codes(const Block &b) { return split_nibbles(b.qs); }
     static constexpr float kOffset = 8.0f;
+    static Decoded<WeightsQ4_0> decode(const Block *b) { return decode_halves<WeightsQ4_0>(b); }
 };
 
 struct WeightsQ5_0 {
@@ -32,6 +37,7 @@ struct WeightsQ5_0 {
     static constexpr bool kSigned = false, kPairScales = false;
     template <int G> static B8x32 codes(const Block &b) { return split_nibbles(b.qs) | expand_bits(b.qh, 16); }
     static constexpr float kOffset = 16.0f;
+    static Decoded<WeightsQ5_0> decode(const Block *b) { return decode_halves<WeightsQ5_0>(b); }
 };
 
 struct WeightsQ8_0 {
@@ -39,6 +45,7 @@ struct WeightsQ8_0 {
     static constexpr int kGroups = 1, kMaxCode = 128;
     static constexpr bool kSigned = true, kPairScales = false;
     static constexpr float kOffset = 0.0f;
+    static Decoded<WeightsQ8_0> decode(const Block *b) { return decode_halves<WeightsQ8_0>(b); }
     template <int G> static B8x32 codes(const Block &b) { return load_b8(b.qs); }
 };
 
@@ -50,7 +57,11 @@ struct WeightsQ4_K {
         const B8x32 bytes = load_b8(b.qs + 32 * (G / 2));
         return (G % 2 ? shift_right<4>(bytes) : bytes) & splat_b8(0x0F);
     }
-    static void decode(const Block &b, float *scales, float *offsets) { decode_k_scales(b, scales, offsets); }
+    static Decoded<WeightsQ4_K> decode(const Block *b) {
+        Decoded<WeightsQ4_K> decoded;
+        load_6bit_pairs(b, decoded.scales, decoded.offsets[0]);
+        return decoded;
+    }
 };
 
 struct WeightsQ5_K {
@@ -65,7 +76,11 @@ struct WeightsQ5_K {
         else
             return low | (shift_right<G - 4>(high) & splat_b8(0x10));
     }
-    static void decode(const Block &b, float *scales, float *offsets) { decode_k_scales(b, scales, offsets); }
+    static Decoded<WeightsQ5_K> decode(const Block *b) {
+        Decoded<WeightsQ5_K> decoded;
+        load_6bit_pairs(b, decoded.scales, decoded.offsets[0]);
+        return decoded;
+    }
 };
 
 struct WeightsQ6_K {
@@ -84,34 +99,37 @@ struct WeightsQ6_K {
             return low | (shift_right<2 * part - 4>(high) & splat_b8(0x30));
     }
     static const int8_t *pair_scales(const Block &b) { return b.scales; }
-    static void decode(const Block &b, float *scales, float *offsets) {
-        const float d = f16_to_f32(b.d);
-        store(scales, splat(d));
+    static Decoded<WeightsQ6_K> decode(const Block *b) {
+        const float d = f16_to_f32(b->d);
         const F32x8 offset = splat(32.0f * d);
-        store(offsets, load_i8_f32(b.scales) * offset);
-        store(offsets + 8, load_i8_f32(b.scales + 8) * offset);
+        return {splat(d), {load_i8_f32(b->scales) * offset, load_i8_f32(b->scales + 8) * offset}};
     }
 };
 
-// Scales and offsets of `num_groups` groups. Formats with one scale per block decode eight blocks at a time.
+// Calls f(g, decoded) for every eight of `num_groups` groups. A last, partial eight (formats with one group per block
+// only) is decoded from a padded copy, so that nothing is read past the row; what lies behind its groups is zero.
+template <class W, class F> inline void for_decoded(const typename W::Block *blocks, int num_groups, F f) {
+    int g = 0;
+    for (; g + 8 <= num_groups; g += 8)
+        f(g, W::decode(blocks + g / W::kGroups));
+    if constexpr (W::kGroups == 1) {
+        if (g < num_groups) {
+            typename W::Block last[8] = {};
+            std::memcpy(last, blocks + g, (num_groups - g) * sizeof(last[0]));
+            f(g, W::decode(last));
+        }
+    }
+}
+
+// Scales [num_groups, rounded up to 8] and offsets into arrays.
 template <class W>
 inline void decode_groups(const typename W::Block *blocks, int num_groups, float *scales, float *offsets) {
-    if constexpr (W::kGroups == 1) {
-        int g = 0;
-        for (; g + 8 <= num_groups; g += 8) {
-            const F32x8 d = gather_f16(&blocks[g].d, sizeof(typename W::Block));
-            store(scales + g, d);
-            if constexpr (!W::kSigned)
-                store(offsets + g, d * splat(W::kOffset));
-        }
-        for (; g < num_groups; g++) {
-            scales[g] = f16_to_f32(blocks[g].d);
-            offsets[g] = scales[g] * W::kOffset;
-        }
-    } else {
-        for (int g = 0; g < num_groups; g += W::kGroups)
-            W::decode(blocks[g / W::kGroups], scales + g, offsets + g * (W::kPairScales ? 2 : 1));
-    }
+    for_decoded<W>(blocks, num_groups, [&](int g, const Decoded<W> &decoded) {
+        store(scales + g, decoded.scales);
+        store(offsets + g * (W::kPairScales ? 2 : 1), decoded.offsets[0]);
+        if constexpr (W::kPairScales)
+            store(offsets + 2 * g + 8, decoded.offsets[1]);
+    });
 }
 
 // Calls f.template operator()<G>() for G in [0, N).

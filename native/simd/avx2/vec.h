@@ -226,8 +226,10 @@ static inline void load_6bit_pairs(const void *block, F32x8 &scales, F32x8 &mini
     const __m128i low_bits = _mm_and_si128(shifted, _mm_setr_epi32(0x3F3F3F3F, 0x0F0F0F0F, 0x3F3F3F3F, 0x0F0F0F0F));
     const __m128i high_bits = _mm_and_si128(_mm_srli_epi16(high, 2), _mm_set1_epi8(0x30));
     const __m128i all = _mm_or_si128(low_bits, high_bits);
-    scales = {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(all))};
-    minima = {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(all, 8)))};
+    const __m128 factors = _mm_cvtph_ps(head); // d, dmin and two that are not used
+    scales = {_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(all)), _mm256_broadcastss_ps(factors))};
+    minima = {_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(all, 8))),
+                            _mm256_broadcastss_ps(_mm_movehdup_ps(factors)))};
 }
 // 32 floats already scaled into [-127, 127], rounded to nearest, as signed bytes in order.
 static inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {

@@ -217,12 +217,15 @@ inline F32x8 load_i8_f32(const int8_t *p) {
     return lanes<F32x8>([&](int i) { return static_cast<float>(p[i]); });
 }
 inline void load_6bit_pairs(const void *block, F32x8 &scales, F32x8 &minima) {
+    uint16_t head[2];
+    std::memcpy(head, block, 4);
+    const float d = f16_to_f32(head[0]), dmin = f16_to_f32(head[1]);
     const uint8_t *a = static_cast<const uint8_t *>(block) + 4, *b = a + 4, *c = b + 4;
     for (int i = 0; i < 4; i++) {
-        scales.v[i] = a[i] & 63;
-        minima.v[i] = b[i] & 63;
-        scales.v[4 + i] = (c[i] & 15) | (a[i] >> 6 << 4);
-        minima.v[4 + i] = (c[i] >> 4) | (b[i] >> 6 << 4);
+        scales.v[i] = d * (a[i] & 63);
+        minima.v[i] = dmin * (b[i] & 63);
+        scales.v[4 + i] = d * ((c[i] & 15) | (a[i] >> 6 << 4));
+        minima.v[4 + i] = dmin * ((c[i] >> 4) | (b[i] >> 6 << 4));
     }
 }
 inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
