@@ -40,14 +40,18 @@ chat: $(VENV)/.installed
 test: $(VENV)/.installed $(VENV)/.test
 	$(BIN)/pytest --durations=10 --ignore=tests/oracle $(TEST_ARGS)
 
+# Runs every check, then fails if one of them did.
 lint: $(VENV)/.installed $(VENV)/.lint
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(if $(NATIVE_SOURCES),$(BIN)/clang-format --dry-run -Werror $(NATIVE_SOURCES))
-	$(BIN)/python tools/check_imports.py
-	$(BIN)/python tools/check_docs.py
-	$(BIN)/python tools/check_size.py
+	@status=0; \
+	run() { echo "$$*" | cut -c1-120; "$$@" || status=1; }; \
+	run $(BIN)/ruff check .; \
+	run $(BIN)/ruff format --check .; \
+	run $(BIN)/mypy; \
+	run $(BIN)/clang-format --dry-run -Werror $(NATIVE_SOURCES); \
+	run $(BIN)/python tools/check_imports.py; \
+	run $(BIN)/python tools/check_docs.py; \
+	run $(BIN)/python tools/check_size.py; \
+	exit $$status
 
 oracle: $(ORACLE_VENV)/.installed
 	$(ORACLE_VENV)/bin/pytest --durations=5 tests/oracle $(TEST_ARGS)
@@ -65,7 +69,7 @@ wheel: $(VENV)/.build
 	$(BIN)/python tools/check_wheel.py dist/*.whl
 
 fuzz: $(VENV)/.installed $(VENV)/.fuzz
-	$(BIN)/python tools/fuzz_gguf.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds $(FUZZ_SECONDS) --folder build/fuzz
 
 clean:
 	rm -rf build dist $(VENV) $(ORACLE_VENV) $(LLAMA_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -24,7 +24,7 @@ from typing import Any
 from machine import HERE, describe
 from quipu.bench.reads import cache_bytes_per_position, weight_bytes_per_token
 from quipu.cli.synthetic import synthetic_model
-from quipu.gguf import GGUFReader
+from quipu.gguf import GGUFReader, ModelKeys
 
 WORKERS = HERE / "workers"
 OURS = "quipu"
@@ -83,7 +83,7 @@ def measure_model(path: Path) -> ModelSize:
         tensors = reader.tensors
         ends = ("token_embd.weight", "output.weight")
         matrices = [info for name, info in tensors.items() if len(info.shape) == 2 and name not in ends]
-        num_layers = int(reader.metadata[f"{reader.metadata['general.architecture']}.block_count"])
+        num_layers = ModelKeys(reader.metadata).integer("block_count")
         queries = tensors["blk.0.attn_q.weight"].shape[1]  # heads x key length; values are as wide
         return ModelSize(
             file_bytes=reader.file_bytes,

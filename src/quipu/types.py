@@ -99,8 +99,8 @@ class SamplingParams:
         self._check_stops()
         for token_id, bias in self.logit_bias.items():
             _require(_is_whole(token_id), "logit_bias", "keyed by token ids", token_id)
-            is_amount = _is_number(bias) or bias == -math.inf
-            _require(is_amount and bias <= _LARGEST, "logit_bias", f"amounts up to {_LARGEST:g}, or -inf", bias)
+            is_amount = bias == -math.inf or (_is_number(bias) and abs(bias) <= _LARGEST_BIAS)
+            _require(is_amount, "logit_bias", f"amounts up to {_LARGEST_BIAS:g}, or -inf", bias)
 
     def _check_stops(self) -> None:
         _require(all(_is_whole(token) for token in self.stop_token_ids), "stop_token_ids", "token ids", None)
@@ -121,6 +121,7 @@ _FLOAT_FIELDS = (
     "presence_penalty",
     "frequency_penalty",
 )
+_LARGEST_BIAS = 1e30
 _LARGEST = 1e6  # far beyond what has an effect; keeps float32 arithmetic on logits finite
 _MAX_STOPS = 256  # every generated token is compared with each of them
 _MAX_STOP_LENGTH = 1024
@@ -204,4 +205,4 @@ class Event:
     warnings: tuple[str, ...] = ()
     seed: int | None = None
     error: str = ""
-    logits: NDArray[np.float32] | None = None
+    logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)

@@ -13,7 +13,7 @@ import gguf_bytes as raw
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quipu.errors import ModelFileError, ModelNotFoundError
@@ -255,6 +255,7 @@ def test_metadata_text_that_is_not_utf8_is_refused_when_read(tmp_path: Path) -> 
         assert reader.metadata.typed()["general.name"] == b"\xffabc"
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.binary(max_size=40) | st.binary(min_size=250, max_size=600) | st.integers(0, 30).map(bytes), max_size=60

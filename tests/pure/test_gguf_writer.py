@@ -12,7 +12,7 @@ import gguf
 import gguf_bytes as raw
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quipu.errors import QuipuError
@@ -330,7 +330,7 @@ def test_a_disk_that_is_full_when_buffers_are_flushed(tmp_path: Path) -> None:
         with GGUFWriter(tmp_path / "a.gguf", {}, []) as writer:
             assert writer._file is not None
             writer._file.close()
-            writer._file = Path("/dev/full").open("wb")
+            writer._file = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
             writer._file.write(b"x")
 
     with pytest.raises(QuipuError, match="No space left on device"):
@@ -378,9 +378,9 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else [plain(item) for item in value]
 
 
-@given(st.dictionaries(texts.filter(bool), scalars | lists, max_size=8), st.sampled_from([2, 3]))
+@settings(deadline=None)
+@given(st.dictionaries(texts.map("key {}".format), scalars | lists, max_size=8), st.sampled_from([2, 3]))
 def test_metadata_round_trip(tmp_path_factory: pytest.TempPathFactory, metadata: dict[str, Any], version: int) -> None:
-    metadata.pop("general.alignment", None)
     folder = tmp_path_factory.mktemp("round")
     write_gguf(folder / "a.gguf", metadata, version=version)
     with GGUFReader(folder / "a.gguf") as reader:
@@ -391,6 +391,7 @@ def test_metadata_round_trip(tmp_path_factory: pytest.TempPathFactory, metadata:
     assert (folder / "b.gguf").read_bytes() == (folder / "a.gguf").read_bytes()
 
 
+@settings(deadline=None)
 @given(nested)
 def test_nested_round_trip(tmp_path_factory: pytest.TempPathFactory, value: list[Any]) -> None:
     def depth(item: Any) -> int:

@@ -77,7 +77,6 @@ def test_generic_splitter_is_never_silent() -> None:
     for pre in (None, "default"):
         made = Tokenizer(damaged(GOOD, pre=pre))
         assert made.encode("ab") == [2]
-        assert len(made.warnings) == 1
         assert "tokenizer.ggml.pre" in made.warnings[0]
     assert Tokenizer(GOOD).warnings == ()
 
@@ -86,6 +85,17 @@ def test_missing_bos_is_reported_not_guessed() -> None:
     made = Tokenizer(damaged(GOOD, pre="llama3", bos_token_id=None))
     assert made.encode("ab") == [2]
     assert "bos_token_id is missing" in made.warnings[0]
+
+
+def test_bytes_without_token_are_reported() -> None:
+    made = Tokenizer(GOOD)
+    assert made.encode("a\u00e9") == [0]
+    assert made.warnings[0].startswith("254 of the 256 bytes")
+
+
+def test_a_token_that_looks_like_a_hidden_one_is_refused() -> None:
+    with pytest.raises(TokenizerError, match="looks like another"):
+        Tokenizer(damaged(GOOD, tokens=["a", "b", "\0" + "3", "<s>"], merges=[])).prepare()
 
 
 def test_tokens_that_are_no_utf8_are_kept_apart() -> None:
@@ -111,7 +121,7 @@ def test_unknown_ids_are_refused() -> None:
             made.decode([token_id])
 
 
-TEXT = st.text(st.sampled_from("ab<s> \u2581\u0120\0\u00e9\udcff"), max_size=6)
+TEXT = st.text(st.sampled_from("ab<s> \u2581\u0120\0" + "1#\u00e9\udcff"), max_size=6)
 TYPES = st.integers(-3, 9)
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from tokenizer_data import metadata, tokenizer
+from tokenizer_data import BYTE_ALPHABET, metadata, tokenizer
 
 from quipu.errors import TokenizerError
 from quipu.tokenizer import Tokenizer
 
-BYTES = [chr(code) for code in (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100), *range(0x100, 0x144))]
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED = 1, 2, 3, 4, 5
 
 
 def byte_level(extra: dict[str, int], **keys: object) -> Tokenizer:
     """A vocabulary of the 256 bytes and some further tokens with their types."""
     types = [NORMAL] * 256 + list(extra.values())
-    return Tokenizer(metadata([*BYTES, *extra], types=types, **keys))
+    return Tokenizer(metadata([*BYTE_ALPHABET, *extra], types=types, **keys))
 
 
 def test_control_tokens_only_where_they_are_parsed() -> None:
@@ -48,7 +47,7 @@ def test_merges_and_whole_words_never_make_a_control_token() -> None:
 def test_longest_of_overlapping_tokens() -> None:
     made = byte_level({"<a>": CONTROL, "<a><b>": CONTROL, "<b>": USER})
     assert made.encode("<a><b><a>", parse_special=True) == [257, 256]
-    assert made.encode("x<b>") == [BYTES.index("x"), 258]
+    assert made.encode("x<b>") == [BYTE_ALPHABET.index("x"), 258]
 
 
 def test_white_space_around_special_tokens_is_kept() -> None:
@@ -57,12 +56,12 @@ def test_white_space_around_special_tokens_is_kept() -> None:
 
 
 def test_models_whose_special_tokens_swallow_white_space() -> None:
-    phi = metadata([*BYTES, "<|user|>", "<|endoftext|>"], types=[NORMAL] * 256 + [CONTROL] * 2)
+    phi = metadata([*BYTE_ALPHABET, "<|user|>", "<|endoftext|>"], types=[NORMAL] * 256 + [CONTROL] * 2)
     made = Tokenizer(phi | {"general.name": "Phi-3 Mini"})
     assert (
         made.decode(made.encode("<|user|> \n hi <|endoftext|> x", parse_special=True)) == "<|user|>hi <|endoftext|> x"
     )
-    jina = metadata([*BYTES, "<mask>"], types=[NORMAL] * 256 + [CONTROL], pre="jina-v2-de")
+    jina = metadata([*BYTE_ALPHABET, "<mask>"], types=[NORMAL] * 256 + [CONTROL], pre="jina-v2-de")
     assert Tokenizer(jina).encode("a  <mask> b", parse_special=True)[:2] == [64, 256]
 
 

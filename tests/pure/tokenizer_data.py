@@ -17,6 +17,10 @@ from quipu.tokenizer import Tokenizer
 DATA = Path(__file__).parents[1] / "data" / "tokenizer"
 SMALL = ("gpt-2", "llama-spm", "bert-bge")
 LARGE = ("llama-bpe", "qwen2", "deepseek-llm", "phi-3")
+# How GPT-2 spells the 256 bytes: the printable ones as they are, then the others from U+0100 on.
+BYTE_ALPHABET = [
+    chr(code) for code in (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100), *range(0x100, 0x144))
+]
 SEPARATOR = "\n__ggml_vocab_test__\n"
 
 

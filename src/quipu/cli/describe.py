@@ -48,7 +48,8 @@ class ModelFacts:
     def label(self) -> str:
         """One line: name, architecture, size."""
         size = f"{self.file_bytes / 1e9:.2f} GB" if self.file_bytes >= 1e8 else f"{self.file_bytes / 1e6:.1f} MB"
-        return f"{self.name} ({self.architecture}, {self.parameters}, {self.tensor_type}, {size})"
+        weights = f"{self.parameters}, {self.tensor_type}" if self.num_parameters else "no weights"
+        return f"{self.name} ({self.architecture}, {weights}, {size})"
 
     @property
     def parameters(self) -> str:

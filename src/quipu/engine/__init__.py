@@ -1,0 +1,17 @@
+"""Continuing many token sequences at once: requests, pages, scheduler, runner, sampler, and the step that ties them."""
+
+from quipu.engine.engine import Engine
+from quipu.engine.machine import available_memory_bytes, num_usable_cores
+from quipu.engine.sampler import Sampler
+from quipu.engine.sampling_reference import ReferenceSampler
+from quipu.engine.sharing import Inbox, SharedEngine
+
+__all__ = [
+    "Engine",
+    "Inbox",
+    "ReferenceSampler",
+    "Sampler",
+    "SharedEngine",
+    "available_memory_bytes",
+    "num_usable_cores",
+]

@@ -58,7 +58,8 @@ def _to_number(value: bool | int | float | np.generic) -> np.generic:
     if isinstance(value, bool):
         return np.bool_(value)
     if isinstance(value, float):
-        return _to_floats([value])[0]
+        single: np.float32 = _to_floats([value])[0]
+        return single
     for integer_type in (np.uint32, np.int32, np.int64, np.uint64):
         if np.iinfo(integer_type).min <= value <= np.iinfo(integer_type).max:
             return integer_type(value)

@@ -32,6 +32,9 @@ class FeedForwardWeights:
     gate: Weight
     up: Weight
     down: Weight
+    gate_bias: Weight | None
+    up_bias: Weight | None
+    down_bias: Weight | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,15 @@ class Model:
         return self.spec.kv_spec(k_type, v_type, page_size)
 
     def record(self, recorder: Recorder) -> Program:
-        """One forward pass: token ids to logits of the wanted outputs."""
+        """One forward pass: token ids to logits of the wanted outputs.
+
+        In the last layer only the wanted rows go on after the attention: the others have nothing left to do once their
+        keys and values are in the cache.
+        """
         x = recorder.embed(self.token_embd)
         for index, layer in enumerate(self.layers):
             x = self._record_attention(recorder, x, layer.attention, index)
             x = self._record_feed_forward(recorder, x, layer.feed_forward)
-        x = recorder.select_outputs(x)
         x = recorder.rms_norm(x, self.output_norm, self.spec.rms_epsilon)
         (logits,) = recorder.linear(x, [self.output])
         return recorder.finish(logits)
@@ -91,12 +97,19 @@ class Model:
             num_kv_heads=spec.num_kv_heads,
             scale=spec.key_length**-0.5,
         )
+        if layer == spec.num_layers - 1:
+            h, x = recorder.select_outputs(h), recorder.select_outputs(x)
         (x,) = recorder.linear(h, [weights.output], [weights.output_bias], residual=x)
         return x
 
     def _record_feed_forward(self, recorder: Recorder, x: Value, weights: FeedForwardWeights) -> Value:
         h = recorder.rms_norm(x, weights.norm, self.spec.rms_epsilon)
-        (x,) = recorder.linear(recorder.swiglu_linear(h, weights.gate, weights.up), [weights.down], residual=x)
+        if weights.gate_bias is None and weights.up_bias is None:
+            h = recorder.swiglu_linear(h, weights.gate, weights.up)
+        else:
+            gate, up = recorder.linear(h, [weights.gate, weights.up], [weights.gate_bias, weights.up_bias])
+            h = recorder.swiglu(gate, up)
+        (x,) = recorder.linear(h, [weights.down], [weights.down_bias], residual=x)
         return x
 
 
@@ -170,4 +183,7 @@ def _load_feed_forward(spec: DecoderSpec, book: TensorBook, prefix: str) -> Feed
         gate=book.matrix(f"{prefix}.ffn_gate.weight", hidden, width),
         up=book.matrix(f"{prefix}.ffn_up.weight", hidden, width),
         down=book.matrix(f"{prefix}.ffn_down.weight", width, hidden),
+        gate_bias=book.optional(f"{prefix}.ffn_gate.bias", 1, hidden),
+        up_bias=book.optional(f"{prefix}.ffn_up.bias", 1, hidden),
+        down_bias=book.optional(f"{prefix}.ffn_down.bias", 1, width),
     )

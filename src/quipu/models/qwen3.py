@@ -11,6 +11,7 @@ from quipu.models.weights import TensorBook
 
 def load(keys: ModelKeys, reader: GGUFReader) -> Model:
     """Build a qwen3 model."""
-    num_rotated = keys.integer("rope.dimension_count", head_length(keys, "attention.key_length"), minimum=2)
+    key_length = head_length(keys, "attention.key_length")
+    num_rotated = keys.integer("rope.dimension_count", key_length, minimum=2, maximum=key_length)
     spec = read_spec(keys, reader, read_rope(keys, num_rotated, "neox"))
     return load_decoder(spec, TensorBook(reader), head_norms=True)

@@ -1,8 +1,8 @@
 """Rotary frequencies from metadata: plain, linear, YaRN, and per-frequency factors.
 
-Scaling as in llama.cpp's reading of the keys: linear divides all angles by the factor; YaRN (arXiv:2309.00071) keeps the
-frequencies that turn often within the original context, divides the slow ones, and blends between; Llama 3's rule comes
-as a tensor of factors.
+Scaling as in llama.cpp's reading of the keys: linear divides all angles by the factor; YaRN (arXiv:2309.00071) keeps
+the frequencies that turn often within the original context, divides the slow ones, and blends between; Llama 3's rule
+comes as a tensor of factors.
 """
 
 from __future__ import annotations
@@ -82,6 +82,10 @@ def _yarn(keys: ModelKeys, frequencies: NDArray[np.float64], base: float, factor
     def pair_with_rotations(rotations: float) -> float:
         return num_rotated * math.log(original / (2.0 * math.pi * rotations)) / (2.0 * math.log(base))
 
+    if base <= 1.0:
+        raise ModelFileError(
+            f"{keys.path}: {keys.key('rope.freq_base')} is {base}, but YaRN needs more than 1; convert the model again"
+        )
     low = max(0, math.floor(pair_with_rotations(YARN_BETA_FAST)))
     high = min(num_rotated - 1, math.ceil(pair_with_rotations(YARN_BETA_SLOW)))
     ramp = np.clip((np.arange(len(frequencies)) - low) / max(0.001, high - low), 0.0, 1.0)

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from quipu.backends.program import KVSpec, RopeParams
 from quipu.errors import ModelFileError, UnsupportedModelError
-from quipu.gguf import GGMLType, GGUFReader, ModelKeys
+from quipu.gguf import GGMLType, GGUFReader, ModelKeys, StringArray
+from quipu.gguf.metadata import describe_value
+
+MAX_HEAD_LENGTH = 65536  # far above any model, so that a hostile file cannot ask for absurd tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,12 @@ def read_spec(keys: ModelKeys, reader: GGUFReader, rope: RopeParams) -> DecoderS
 def head_length(keys: ModelKeys, name: str) -> int:
     """A head size that defaults to an even share of the embedding."""
     default = keys.integer("embedding_length", minimum=1) // _same_for_all_layers(keys, "attention.head_count")
-    return keys.integer(name, default, minimum=1, maximum=65536)
+    if name not in keys and not 1 <= default <= MAX_HEAD_LENGTH:
+        raise ModelFileError(
+            f"{keys.path}: heads of {default} values follow from {keys.key('embedding_length')} and "
+            f"{keys.key('attention.head_count')}, but 1 to {MAX_HEAD_LENGTH} are possible; convert the model again"
+        )
+    return keys.integer(name, default, minimum=1, maximum=MAX_HEAD_LENGTH)
 
 
 # Keys that change what a dense decoder computes, with the values under which it does not.
@@ -82,6 +90,13 @@ _ONLY_NEUTRAL = {
     "logit_scale": (),
     "nextn_predict_layers": (0,),
     "use_parallel_residual": (False,),
+    "expert_shared_count": (0,),
+    "leading_dense_block_count": (0,),
+    "rope.scaling.yarn_attn_factor": (1.0,),
+    "rope.scaling.yarn_beta_fast": (32.0,),
+    "rope.scaling.yarn_beta_slow": (1.0,),
+    "rope.scaling.yarn_ext_factor": (-1.0, 1.0),  # -1: not chosen
+    "rope.scaling.yarn_log_multiplier": (0.0,),
 }
 
 
@@ -90,10 +105,10 @@ def refuse_unsupported(keys: ModelKeys) -> None:
     for name, neutral in _ONLY_NEUTRAL.items():
         if name in keys:
             value = keys.metadata[keys.key(name)]
-            if value not in neutral:
+            if not isinstance(value, bool | int | float) or value not in neutral:
                 raise UnsupportedModelError(
-                    f"{keys.path}: {keys.key(name)} = {value} is not supported by this version of quipu; "
-                    f"use a {keys.architecture} model without it"
+                    f"{keys.path}: {keys.key(name)} = {describe_value(value)} is not supported by this version of "
+                    f"quipu; use a {keys.architecture} model without it"
                 )
 
 
@@ -117,8 +132,9 @@ def _vocab_size(keys: ModelKeys, reader: GGUFReader) -> int:
         raise ModelFileError(f"{keys.path}: tensor 'token_embd.weight' is missing; fetch the whole model")
     rows = table.shape[1]
     stated = keys.integer("vocab_size", rows)
-    tokens = reader.metadata.get("tokenizer.ggml.tokens", ())
-    for size, source in ((stated, keys.key("vocab_size")), (len(tokens) or rows, "tokenizer.ggml.tokens")):
+    tokens = reader.metadata.get("tokenizer.ggml.tokens")
+    num_tokens = len(tokens) if isinstance(tokens, StringArray) else rows
+    for size, source in ((stated, keys.key("vocab_size")), (num_tokens or rows, "tokenizer.ggml.tokens")):
         if size != rows:
             raise ModelFileError(
                 f"{keys.path}: token_embd.weight has {rows} rows but {source} says {size}; convert the model again"

@@ -71,7 +71,7 @@ class TensorBook:
 
 
 def split_rows(weight: Weight, names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[Weight, ...]:
-    """Consecutive rows of a fused matrix as weights of their own, without a copy. A vector is split along its values."""
+    """Consecutive rows of a fused matrix as weights of their own, without a copy; a vector is split by values."""
     parts: list[Weight] = []
     start = 0
     for name, size in zip(names, sizes, strict=True):

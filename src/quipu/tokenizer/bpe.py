@@ -7,20 +7,21 @@ from collections.abc import Container, Sequence
 from tokenizers import models, normalizers, pre_tokenizers
 
 from quipu.errors import TokenizerError
-from quipu.tokenizer.pipeline import Pipeline, split
+from quipu.tokenizer.detokenizer import BYTE_TOKENS, byte_alphabet
+from quipu.tokenizer.pipeline import Pipeline, lost_bytes_warning, split
 from quipu.tokenizer.pretokenizers import PreTokenizer
 from quipu.tokenizer.vocabulary import Vocabulary
 
 
-def build_byte_pair(vocabulary: Vocabulary) -> Pipeline:
-    """The pipeline of a byte-pair vocabulary.
+def build_byte_pair(vocabulary: Vocabulary) -> tuple[Pipeline, tuple[str, ...]]:
+    """The pipeline of a byte-pair vocabulary, and warnings.
 
     Raises:
         TokenizerError: a merge does not consist of two tokens that make a third.
     """
     pre = vocabulary.pre_tokenizer
     assert pre is not None
-    ids = dict(zip(vocabulary.keys, range(vocabulary.size), strict=True))
+    ids = vocabulary.ids_by_key()
     merges = vocabulary.read_merges()
     model: models.BPE | None = None
     if _unions_fit(merges, vocabulary.keys):
@@ -31,7 +32,8 @@ def build_byte_pair(vocabulary: Vocabulary) -> Pipeline:
     if model is None:
         hidden = {token.text for token in vocabulary.matched if token.hidden}
         model = _byte_pair_model(ids, _checked_merges(merges, ids, hidden), pre)
-    return Pipeline(model, _normalizer(vocabulary, pre), _pre_tokenizer(pre))
+    byte_spellings = byte_alphabet() if pre.byte_level else BYTE_TOKENS
+    return Pipeline(model, _normalizer(vocabulary, pre), _pre_tokenizer(pre)), lost_bytes_warning(ids, byte_spellings)
 
 
 def _unions_fit(merges: Sequence[str], keys: Sequence[str]) -> bool:

@@ -11,8 +11,12 @@ _SPACE = "\u2581"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
+# The spellings of the 256 bytes in vocabularies that are not byte-level.
+BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(0x100))
+
+
 @cache
-def _byte_of_character() -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
     """GPT-2's alphabet: printable bytes stand for themselves, the others are moved to U+0100 and above, in order."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(0x100) if byte not in set(printable)]
@@ -21,7 +25,7 @@ def _byte_of_character() -> dict[str, int]:
 
 def byte_level_bytes(text: str) -> bytes:
     """The bytes of a token spelled in GPT-2's alphabet; one with foreign characters stands for itself."""
-    table = _byte_of_character()
+    table = byte_alphabet()
     try:
         return bytes([table[character] for character in text])
     except KeyError:

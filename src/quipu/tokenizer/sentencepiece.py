@@ -9,9 +9,10 @@ import numpy.typing as npt
 from tokenizers import Regex, models, normalizers
 
 from quipu.errors import TokenizerError
-from quipu.tokenizer.pipeline import Pipeline
+from quipu.tokenizer.detokenizer import BYTE_TOKENS
+from quipu.tokenizer.pipeline import Pipeline, lost_bytes_warning
 from quipu.tokenizer.special import TokenType
-from quipu.tokenizer.vocabulary import Vocabulary, hidden_key
+from quipu.tokenizer.vocabulary import Vocabulary, hidden_key, number_spellings
 
 _SPACE = "\u2581"
 
@@ -43,8 +44,11 @@ def build_score_merges(vocabulary: Vocabulary) -> tuple[Pipeline, tuple[str, ...
             f"{num_tied} tokens share their score (tokenizer.ggml.scores) with another one, so text with them may be "
             "merged in another order than the model was trained with",
         )
+    ids = vocabulary.ids_by_key()
+    if vocabulary.unknown_key is None:
+        warnings += lost_bytes_warning(ids, BYTE_TOKENS)
     model = models.BPE(
-        vocab=dict(zip(keys, range(vocabulary.size), strict=True)),
+        vocab=ids,
         merges=merges_by_score(keys, scores, usable),
         unk_token=vocabulary.unknown_key,
         fuse_unk=True,
@@ -113,6 +117,7 @@ def build_unigram(vocabulary: Vocabulary) -> Pipeline:
     keys = vocabulary.keys.copy()
     for index in np.flatnonzero(types == TokenType.BYTE).tolist():
         keys[index] = hidden_key(index)
+    number_spellings(keys)
     model = models.Unigram(list(zip(keys, scores.tolist(), strict=True)), special.unknown, False)
     return Pipeline(model, _unigram_normalizer(vocabulary))
 

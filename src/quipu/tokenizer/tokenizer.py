@@ -266,7 +266,7 @@ class Tokenizer:
             return build_wordpiece(vocabulary), ()
         if vocabulary.model == "t5":
             return build_unigram(vocabulary), ()
-        return build_byte_pair(vocabulary), ()
+        return build_byte_pair(vocabulary)
 
 
 def _assemble(pipeline: Pipeline, matched: Sequence[MatchedToken]) -> _Encoder:

@@ -191,6 +191,10 @@ class Vocabulary:
                     "damaged, convert it again"
                 )
 
+    def ids_by_key(self) -> dict[str, int]:
+        """The ids under the spellings of `keys`, in order of id."""
+        return number_spellings(self.keys)
+
     @property
     def unknown_key(self) -> str | None:
         """The spelling of the unknown token in `keys`, or None."""
@@ -201,6 +205,14 @@ class Vocabulary:
 def hidden_key(token_id: int) -> str:
     """A spelling for a token that text must not produce: NUL, which no normalized text begins a token with."""
     return f"\0{token_id}"
+
+
+def number_spellings(spellings: Sequence[str]) -> dict[str, int]:
+    """The position of each spelling; raises TokenizerError if two are the same."""
+    ids = dict(zip(spellings, range(len(spellings)), strict=True))
+    if len(ids) != len(spellings):
+        raise TokenizerError("tokenizer.ggml.tokens holds a token that looks like another one; convert the model again")
+    return ids
 
 
 def is_utf8(text: str) -> bool:

@@ -7,7 +7,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 from quipu.errors import TokenizerError
 from quipu.tokenizer.pipeline import Pipeline
 from quipu.tokenizer.special import TokenType
-from quipu.tokenizer.vocabulary import Vocabulary, hidden_key
+from quipu.tokenizer.vocabulary import Vocabulary, hidden_key, number_spellings
 
 _WORD_START = "\u2581"
 _CONTINUATION = "##"
@@ -22,20 +22,17 @@ def build_wordpiece(vocabulary: Vocabulary) -> Pipeline:
     Raises:
         TokenizerError: there is no unknown token.
     """
-    if vocabulary.unknown_key is None:
+    unknown = vocabulary.classification.special.unknown
+    if unknown is None:
         raise TokenizerError(
             "tokenizer.ggml.unknown_token_id is missing, which a 'bert' vocabulary needs; convert it again"
         )
-    types = vocabulary.classification.types
-    spellings = [
-        key if kind == TokenType.USER_DEFINED or key == hidden_key(index) else _wordpiece_spelling(key)
-        for index, (key, kind) in enumerate(zip(vocabulary.keys, types.tolist(), strict=True))
-    ]
+    spellings = _spellings(vocabulary)
     lowercase = vocabulary.flag("normalizer.lowercase", True)
     return Pipeline(
         models.WordPiece(
-            vocab={spelling: index for index, spelling in enumerate(spellings)},
-            unk_token=vocabulary.unknown_key,
+            vocab=number_spellings(spellings),
+            unk_token=spellings[unknown],
             max_input_chars_per_word=_MAX_WORD_CHARACTERS,
             continuing_subword_prefix=_CONTINUATION,
         ),
@@ -47,6 +44,20 @@ def build_wordpiece(vocabulary: Vocabulary) -> Pipeline:
         ),
         pre_tokenizers.BertPreTokenizer(),
     )
+
+
+def _spellings(vocabulary: Vocabulary) -> list[str]:
+    """The tokens as BERT spells them. Tokens that no word consists of get a spelling of no word."""
+    spellings: list[str] = []
+    taken: set[str] = set()
+    types = vocabulary.classification.types.tolist()
+    for index, (key, kind) in enumerate(zip(vocabulary.keys, types, strict=True)):
+        spelling = _wordpiece_spelling(key)
+        if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED) or spelling in taken:
+            spelling = hidden_key(index)
+        taken.add(spelling)
+        spellings.append(spelling)
+    return spellings
 
 
 def _wordpiece_spelling(text: str) -> str:

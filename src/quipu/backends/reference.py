@@ -1,0 +1,290 @@
+"""The reference backend: every op in plain numpy, exact where the fast ones may round.
+
+It is the oracle that other backends are compared with, and the place to look up what an op means. Activations stay
+float32 and are never quantized; weights are dequantized each time they are used, a slice at a time, so that a large
+model needs no more memory than its file. Sums that are cheap to make in float64 are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quipu.backends.program import Batch, KVSpec, KVStorage, Op, Program, RopeParams, Weight
+from quipu.gguf.types import GGMLType
+from quipu.quant import dequantize
+
+Array = NDArray[np.float32]
+
+_KV_DTYPES = {GGMLType.F32: np.dtype(np.float32), GGMLType.F16: np.dtype(np.float16)}
+_SLICE_VALUES = 1 << 24  # of a weight, dequantized at a time: 64 MiB of float32
+
+
+class ReferenceKVStorage:
+    """KV pages as plain arrays.
+
+    Attributes:
+        keys, values: per layer [num_pages, page_size, num_kv_heads, key or value length], float32 or float16. The
+            memory is touched only when a page is first written.
+    """
+
+    def __init__(self, spec: KVSpec, num_pages: int) -> None:
+        for kv_type in (spec.k_type, spec.v_type):
+            if kv_type not in _KV_DTYPES:
+                raise ValueError(f"the KV cache cannot hold {kv_type.name}")
+        self.spec = spec
+        self.num_pages = num_pages
+        shape = (num_pages, spec.page_size, spec.num_kv_heads)
+        self.keys = [np.zeros((*shape, spec.key_length), _KV_DTYPES[spec.k_type]) for _ in range(spec.num_layers)]
+        self.values = [np.zeros((*shape, spec.value_length), _KV_DTYPES[spec.v_type]) for _ in range(spec.num_layers)]
+
+
+class ReferenceBackend:
+    """Runs programs with numpy, op by op."""
+
+    name = "reference"
+
+    def __init__(self, *, weight_cache_bytes: int = 0) -> None:
+        """
+        Args:
+            weight_cache_bytes: how much dequantized weight each compiled program may keep; once it is full, further
+                weights are dequantized at each use. Meant for tests that run tiny models many times.
+        """
+        self.weight_cache_bytes = weight_cache_bytes
+
+    def compile(self, program: Program, *, max_tokens: int) -> ReferenceExecutable:
+        """Wrap `program`; there is nothing to prepare."""
+        return ReferenceExecutable(program, max_tokens, self.weight_cache_bytes)
+
+    def create_kv_storage(self, spec: KVSpec, num_pages: int) -> ReferenceKVStorage:
+        """Allocate `num_pages` pages."""
+        return ReferenceKVStorage(spec, num_pages)
+
+
+class ReferenceExecutable:
+    """A program that is interpreted at each run."""
+
+    def __init__(self, program: Program, max_tokens: int, weight_cache_bytes: int) -> None:
+        self._program = program
+        self._max_tokens = max_tokens
+        self._weights = _WeightReader(weight_cache_bytes)
+        tables = [op.weights[0] for op in program.ops if op.name == "embed"]
+        self._vocab_size = min(table.shape[0] for table in tables if table is not None)
+
+    def run(self, batch: Batch, kv: KVStorage) -> Array:
+        """Execute one step and return logits float32 [O, vocab].
+
+        Raises:
+            ValueError: an index of the batch is out of range; checked before anything is written.
+        """
+        assert isinstance(kv, ReferenceKVStorage)
+        _check_batch(batch, kv, self._vocab_size, self._max_tokens)
+        step = _Step(batch, kv, self._weights)
+        values: dict[int, Array] = {}
+        for op in self._program.ops:
+            results = step.compute(op, [values[value.index] for value in op.inputs])
+            for value, result in zip(op.outputs, results, strict=True):
+                assert result.shape[1] == value.width
+                values[value.index] = result
+        return values[self._program.result.index]
+
+
+class _WeightReader:
+    """Dequantizes weights, and keeps the first ones as far as the budget goes."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._kept: dict[str, Array] = {}
+
+    def slices(self, weight: Weight) -> Iterator[tuple[slice, Array]]:
+        """The rows of `weight` in slices: (which rows, float32 [rows, cols])."""
+        kept = self._kept.get(weight.name)
+        num_values = weight.shape[0] * weight.shape[1]
+        if kept is None and 4 * num_values <= self._budget_bytes:
+            self._budget_bytes -= 4 * num_values
+            kept = self._kept[weight.name] = dequantize(weight.data, weight.type)
+        if kept is not None:
+            yield slice(0, len(kept)), kept
+            return
+        rows_at_once = max(1, _SLICE_VALUES // weight.shape[1])
+        for start in range(0, weight.shape[0], rows_at_once):
+            rows = slice(start, min(start + rows_at_once, weight.shape[0]))
+            yield rows, dequantize(weight.data[rows], weight.type)
+
+    def vector(self, weight: Weight) -> Array:
+        """A norm weight or bias, float32 [n]."""
+        return next(self.slices(weight))[1].reshape(-1)
+
+    def rows(self, weight: Weight, indices: NDArray[np.int32]) -> Array:
+        """Single rows, float32 [n, cols]."""
+        return dequantize(weight.data[indices], weight.type)
+
+
+class _Step:
+    """One run: the op of each name, applied to arrays [rows, width]."""
+
+    def __init__(self, batch: Batch, kv: ReferenceKVStorage, weights: _WeightReader) -> None:
+        self._batch = batch
+        self._kv = kv
+        self._weights = weights
+
+    def compute(self, op: Op, inputs: list[Array]) -> list[Array]:
+        """The outputs of `op`."""
+        match op.name:
+            case "embed":
+                return [self._weights.rows(_present(op.weights[0]), self._batch.token_ids)]
+            case "rms_norm":
+                weight = self._weights.vector(_present(op.weights[0]))
+                return [rms_norm(inputs[0], weight, op.attributes["epsilon"])]
+            case "linear":
+                return self._linear(op, inputs)
+            case "swiglu_linear":
+                gate, up = (self._product(inputs[0], _present(weight)) for weight in op.weights)
+                return [swiglu(gate, up)]
+            case "swiglu":
+                return [swiglu(inputs[0], inputs[1])]
+            case "rope":
+                return [rotate(inputs[0], self._batch.positions, op.attributes["head_dim"], op.attributes["rope"])]
+            case "attention":
+                return [self._attention(op, *inputs)]
+            case "add":
+                return [inputs[0] + inputs[1]]
+            case "select_outputs":
+                return [inputs[0][self._batch.output_rows]]
+
+    def _linear(self, op: Op, inputs: list[Array]) -> list[Array]:
+        count = op.attributes["num_weights"]
+        results = []
+        for weight, bias in zip(op.weights[:count], op.weights[count:], strict=True):
+            result = self._product(inputs[0], _present(weight))
+            if bias is not None:
+                result += self._weights.vector(bias)
+            results.append(result)
+        if len(inputs) > 1:
+            results[0] += inputs[1]
+        return results
+
+    def _product(self, x: Array, weight: Weight) -> Array:
+        """x [n, cols] @ W.T -> [n, rows]."""
+        result = np.empty((len(x), weight.shape[0]), np.float32)
+        for rows, values in self._weights.slices(weight):
+            result[:, rows] = x @ values.T
+        return result
+
+    def _attention(self, op: Op, q: Array, k: Array, v: Array) -> Array:
+        layer, num_heads, num_kv_heads = (op.attributes[name] for name in ("layer", "num_heads", "num_kv_heads"))
+        batch, spec = self._batch, self._kv.spec
+        assert (num_kv_heads, k.shape[1] // num_kv_heads) == (spec.num_kv_heads, spec.key_length)
+        keys, values = self._kv.keys[layer], self._kv.values[layer]
+        output = np.empty((len(q), num_heads * spec.value_length), np.float32)
+        for sequence, length in enumerate(batch.kv_lengths):
+            tokens = slice(batch.query_starts[sequence], batch.query_starts[sequence + 1])
+            positions = batch.positions[tokens]
+            pages = batch.page_tables[sequence, positions // spec.page_size]
+            slots = positions % spec.page_size
+            keys[pages, slots] = k[tokens].reshape(-1, num_kv_heads, spec.key_length)
+            values[pages, slots] = v[tokens].reshape(-1, num_kv_heads, spec.value_length)
+            used = batch.page_tables[sequence, : -(-int(length) // spec.page_size)]
+            output[tokens] = attend(
+                q[tokens].reshape(-1, num_heads, spec.key_length),
+                keys[used].reshape(-1, num_kv_heads, spec.key_length)[:length],
+                values[used].reshape(-1, num_kv_heads, spec.value_length)[:length],
+                positions,
+                op.attributes["scale"],
+            )
+        return output
+
+
+def _present(weight: Weight | None) -> Weight:
+    assert weight is not None
+    return weight
+
+
+def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
+    """x / sqrt(mean(x^2) + epsilon) * weight over groups of len(weight) columns (arXiv:1910.07467)."""
+    groups = x.reshape(len(x), x.shape[1] // len(weight), len(weight)).astype(np.float64)
+    scale = 1.0 / np.sqrt(np.mean(np.square(groups), axis=-1, keepdims=True) + epsilon)
+    normalized: Array = (groups * scale * weight).astype(np.float32)
+    return normalized.reshape(x.shape)
+
+
+def swiglu(gate: Array, up: Array) -> Array:
+    """silu(gate) * up, with silu(x) = x / (1 + exp(-x)) (arXiv:2002.05202)."""
+    # exp of the magnitude never overflows; both branches are the same function.
+    decay = np.exp(-np.abs(gate))
+    sigmoid = np.where(gate >= 0, 1.0, decay) / (1.0 + decay)
+    return (gate * sigmoid * up).astype(np.float32)
+
+
+def rotate(x: Array, positions: NDArray[np.int32], head_dim: int, rope: RopeParams) -> Array:
+    """Rotate the first `rope.num_rotated` dimensions of each head of x [n, heads * head_dim]."""
+    angles = positions.astype(np.float64)[:, None] * rope.inverse_frequencies.astype(np.float64)
+    cos = (np.cos(angles) * rope.magnitude)[:, None, :]
+    sin = (np.sin(angles) * rope.magnitude)[:, None, :]
+    output = x.reshape(len(x), x.shape[1] // head_dim, head_dim).copy()
+    half = rope.num_rotated // 2
+    if rope.pairing == "norm":
+        first, second = slice(0, rope.num_rotated, 2), slice(1, rope.num_rotated, 2)
+    else:
+        first, second = slice(0, half), slice(half, rope.num_rotated)
+    a, b = output[..., first].astype(np.float64), output[..., second].astype(np.float64)
+    output[..., first] = a * cos - b * sin
+    output[..., second] = a * sin + b * cos
+    return output.reshape(x.shape)
+
+
+def attend(
+    q: Array, keys: NDArray[np.floating], values: NDArray[np.floating], positions: NDArray[np.int32], scale: float
+) -> Array:
+    """Causal attention of one sequence.
+
+    Args:
+        q: float32 [n, heads, key length].
+        keys: [length, KV heads, key length]; row p is the token at position p.
+        values: [length, KV heads, value length].
+        positions: int32 [n], of the queries; each sees the keys up to its own position.
+        scale: multiplies q @ k.
+
+    Returns:
+        float32 [n, heads * value length].
+    """
+    num_queries, num_heads, key_length = q.shape
+    length, num_kv_heads, value_length = values.shape
+    grouped = q.reshape(num_queries, num_kv_heads, num_heads // num_kv_heads, key_length)
+    scores = np.einsum("nkgd,lkd->kgnl", grouped, keys.astype(np.float32), optimize=True).astype(np.float64) * scale
+    scores[..., np.arange(length) > positions[:, None]] = -math.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    mixed: NDArray[np.float64] = np.einsum("kgnl,lkd->nkgd", weights, values.astype(np.float64), optimize=True)
+    return mixed.astype(np.float32).reshape(num_queries, num_heads * value_length)
+
+
+def _check_batch(batch: Batch, kv: ReferenceKVStorage, vocab_size: int, max_tokens: int) -> None:
+    num_tokens, num_sequences = len(batch.token_ids), len(batch.kv_lengths)
+    if not 0 < num_tokens <= max_tokens:
+        raise ValueError(f"the batch has {num_tokens} tokens, the program was compiled for 1 to {max_tokens}")
+    if len(batch.positions) != num_tokens or len(batch.query_starts) != num_sequences + 1:
+        raise ValueError("the arrays of the batch disagree about the number of tokens or sequences")
+    if batch.query_starts[0] != 0 or batch.query_starts[-1] != num_tokens or (np.diff(batch.query_starts) < 1).any():
+        raise ValueError("query_starts does not rise from 0 to the number of tokens")
+    _check_range("token_ids", batch.token_ids, vocab_size)
+    _check_range("output_rows", batch.output_rows, num_tokens)
+    if (np.diff(batch.output_rows) <= 0).any():
+        raise ValueError("output_rows is not ascending")
+    for sequence, length in enumerate(batch.kv_lengths):
+        num_new = batch.query_starts[sequence + 1] - batch.query_starts[sequence]
+        positions = batch.positions[batch.query_starts[sequence] : batch.query_starts[sequence + 1]]
+        if length < num_new or (positions != np.arange(length - num_new, length)).any():
+            raise ValueError(f"the positions of sequence {sequence} do not end at its kv_length {length}")
+        num_pages = -(-int(length) // kv.spec.page_size)
+        if num_pages > batch.page_tables.shape[1]:
+            raise ValueError(f"sequence {sequence} needs {num_pages} pages, its table has {batch.page_tables.shape[1]}")
+        _check_range("page_tables", batch.page_tables[sequence, :num_pages], kv.num_pages)
+
+
+def _check_range(name: str, values: NDArray[np.int32], limit: int) -> None:
+    if len(values) and not (values.min() >= 0 and values.max() < limit):
+        raise ValueError(f"{name} holds values from {values.min()} to {values.max()}, but they must be below {limit}")

@@ -1,0 +1,101 @@
+"""Running the model: from the shares of a step to the arguments of one run of the recorded program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quipu.backends.program import Backend, Batch, KVSpec, Program, Recorder, Value, Weight
+from quipu.engine.scheduler import Work
+from quipu.gguf import GGMLType
+
+
+class ModelSpec(Protocol):
+    """What the engine asks about a model."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+
+class RunnableModel(Protocol):
+    """What the engine needs of a model; see quipu.models."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def weights(self) -> Mapping[str, Weight]: ...
+
+    def record(self, recorder: Recorder) -> Program: ...
+
+    def kv_spec(self, k_type: GGMLType, v_type: GGMLType, page_size: int) -> KVSpec: ...
+
+
+class Runner:
+    """Replays a model's program, which is recorded before and compiled here, once.
+
+    Args:
+        program: the recorded forward pass.
+        backend: compiles it and holds the KV cache.
+        kv_spec, num_pages: the KV cache.
+        max_tokens: most tokens in a step.
+    """
+
+    def __init__(self, program: Program, backend: Backend, kv_spec: KVSpec, num_pages: int, max_tokens: int) -> None:
+        self._kv = backend.create_kv_storage(kv_spec, num_pages)
+        self._executable = backend.compile(program, max_tokens=max_tokens)
+
+    def forward(self, step: Sequence[Work]) -> NDArray[np.float32]:
+        """Compute a step and return float32 [sum of num_outputs, vocab], valid until the next step."""
+        return self._executable.run(make_batch(step), self._kv)
+
+
+def make_batch(step: Sequence[Work]) -> Batch:
+    """The arguments of a run: sequences one after another, in the order of the step."""
+    num_tokens = np.array([work.num_tokens for work in step], dtype=np.int32)
+    num_computed = np.array([work.sequence.num_computed for work in step], dtype=np.int32)
+    num_outputs = np.array([work.num_outputs for work in step], dtype=np.int32)
+    query_starts = np.zeros(len(step) + 1, dtype=np.int32)
+    np.cumsum(num_tokens, out=query_starts[1:])
+    page_tables = np.zeros((len(step), max(len(work.sequence.table) for work in step)), dtype=np.int32)
+    for row, work in zip(page_tables, step, strict=True):
+        row[: len(work.sequence.table)] = work.sequence.table.pages
+    return Batch(
+        token_ids=np.concatenate([_tokens_of(work) for work in step]),
+        positions=_ranges(num_computed, num_tokens),
+        query_starts=query_starts,
+        kv_lengths=num_computed + num_tokens,
+        page_tables=page_tables,
+        output_rows=_ranges(query_starts[1:] - num_outputs, num_outputs),
+    )
+
+
+def _tokens_of(work: Work) -> NDArray[np.int32]:
+    begin = work.sequence.num_computed
+    return work.sequence.tokens(begin, begin + work.num_tokens)
+
+
+def _ranges(starts: NDArray[np.int32], counts: NDArray[np.int32]) -> NDArray[np.int32]:
+    """starts[i] ... starts[i] + counts[i] - 1 for every i, one after another."""
+    ends = np.cumsum(counts, dtype=np.int32)
+    return np.arange(ends[-1], dtype=np.int32) + np.repeat(starts - (ends - counts), counts)
+
+
+def workspace_bytes(program: Program, max_tokens: int, max_outputs: int) -> int:
+    """Most bytes that values of a run take at a time, each kept until its last reader."""
+    last_use = {value.index: number for number, op in enumerate(program.ops) for value in op.inputs}
+    last_use[program.result.index] = len(program.ops)
+    live: dict[int, Value] = {}
+    most = 0
+    for number, op in enumerate(program.ops):
+        live |= {value.index: value for value in op.outputs}
+        rows = {"tokens": max_tokens, "outputs": max_outputs}
+        most = max(most, sum(4 * value.width * rows[value.rows] for value in live.values()))
+        live = {index: value for index, value in live.items() if last_use.get(index, 0) > number}
+    return most

@@ -1,0 +1,141 @@
+"""One engine for several threads, without a thread of its own: whoever waits for an event steps the engine for all."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Iterable
+
+from quipu.engine.engine import Engine
+from quipu.errors import EngineError, UsageError
+from quipu.types import Event, Request
+
+
+class Inbox:
+    """Where the events of one or several requests arrive.
+
+    Attributes:
+        request_ids: the requests that have not ended.
+    """
+
+    def __init__(self, request_ids: Iterable[str]) -> None:
+        self.request_ids = set(request_ids)
+        self.events: deque[Event] = deque()
+        self.failure: EngineError | None = None
+
+
+class SharedEngine:
+    """Routes events to those who wait for them.
+
+    The first that finds nothing in its inbox leads: it steps the engine and delivers to all. The others sleep until
+    something has been delivered.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._changed = threading.Condition()
+        self._is_led = False
+        self._is_closed = False
+        self._inboxes: dict[str, Inbox] = {}
+        self._numbers = itertools.count(1)
+
+    def new_id(self) -> str:
+        """An id for a request."""
+        return str(next(self._numbers))
+
+    def submit(self, requests: Iterable[Request]) -> Inbox:
+        """Queue requests whose events share an inbox. If one is refused, none is queued.
+
+        Raises:
+            InvalidRequestError, ContextLengthError: as `Engine.check`.
+            UsageError: the engine is closed.
+        """
+        requests = list(requests)
+        self.check_open()
+        for request in requests:
+            self.engine.check(request.prompt_token_ids, request.sampling)
+        inbox = Inbox(request.request_id for request in requests)
+        for request in requests:
+            self._inboxes[request.request_id] = inbox
+            self.engine.submit(request)
+        return inbox
+
+    def next_event(self, inbox: Inbox) -> Event | None:
+        """Wait for the next event; None when all requests of the inbox have ended.
+
+        Raises:
+            EngineError: a step failed, and the requests are lost.
+        """
+        while True:
+            with self._changed:
+                while not inbox.events and inbox.request_ids and inbox.failure is None and self._is_led:
+                    self._changed.wait()
+                if inbox.events:
+                    return inbox.events.popleft()
+                if inbox.failure is not None:
+                    raise inbox.failure
+                if not inbox.request_ids:
+                    return None
+                self._is_led = True
+            self._lead()
+
+    def abort(self, inbox: Inbox) -> None:
+        """End the inbox's requests; their pages are free when this returns, or after the step that is under way."""
+        self.abandon(inbox)
+        with self._changed:
+            if not self._is_led:
+                self._deliver(self.engine.settle())
+
+    def abandon(self, inbox: Inbox) -> None:
+        """End the inbox's requests with the next step. Takes no lock, so that a finalizer may call it anywhere."""
+        for request_id in tuple(inbox.request_ids):
+            self.engine.abort(request_id)
+            self._inboxes.pop(request_id, None)
+        inbox.request_ids.clear()
+
+    def check_open(self) -> None:
+        """
+        Raises:
+            UsageError: the engine is closed.
+        """
+        if self._is_closed:
+            raise UsageError("the model is closed; open it again")
+
+    def close(self) -> None:
+        """End all requests, after the step that is under way."""
+        with self._changed:
+            self._is_closed = True
+            while self._is_led:
+                self._changed.wait()
+            self._fail("the model was closed before the request had ended")
+
+    def _lead(self) -> None:
+        """One step for everybody."""
+        events: list[Event] | None = None
+        try:
+            events = self.engine.step()
+        finally:
+            with self._changed:
+                self._is_led = False
+                if events is None:  # also when the step was interrupted: nobody knows how far it came
+                    self._fail("a step of the engine failed, and the requests in it are lost; submit them again")
+                else:
+                    self._deliver(events)
+                self._changed.notify_all()
+
+    def _deliver(self, events: list[Event]) -> None:
+        for event in events:
+            inbox = self._inboxes.get(event.request_id)
+            if inbox is not None:
+                inbox.events.append(event)
+                if event.finish_reason is not None:
+                    inbox.request_ids.discard(event.request_id)
+                    self._inboxes.pop(event.request_id, None)
+
+    def _fail(self, reason: str) -> None:
+        self.engine.reset()
+        for inbox in tuple(self._inboxes.values()):
+            inbox.failure = EngineError(reason)
+        self._inboxes.clear()
+        self._changed.notify_all()
