@@ -4,9 +4,11 @@
 
 set(placeholder_model "${CMAKE_CURRENT_BINARY_DIR}/tiny.gguf")
 file(GLOB_RECURSE placeholder_inputs CONFIGURE_DEPENDS
-  "${CMAKE_CURRENT_SOURCE_DIR}/src/quipu/gguf/*.py")
+  "${CMAKE_CURRENT_SOURCE_DIR}/src/quipu/gguf/*.py"
+  "${CMAKE_CURRENT_SOURCE_DIR}/src/quipu/quant/*.py")
 list(APPEND placeholder_inputs
   "${CMAKE_CURRENT_SOURCE_DIR}/tools/placeholder.py"
+  "${CMAKE_CURRENT_SOURCE_DIR}/src/quipu/bench/synthetic.py"
   "${CMAKE_CURRENT_SOURCE_DIR}/src/quipu/errors.py")
 
 add_custom_command(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -206,3 +206,58 @@ class Event:
     seed: int | None = None
     error: str = ""
     logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatEvent(Event):
+    """An event of a chat: `text` is the answer only.
+
+    Attributes:
+        reasoning: what the model thought aloud since the last event.
+    """
+
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a request came to.
+
+    Attributes:
+        text: the generated text, without stop strings.
+        token_ids: all generated tokens, the one that ended the generation included.
+        finish_reason: why it ended.
+        usage: tokens it cost.
+        timings: where its time went.
+        seed: the one in use; the same seed gives the same text.
+        reasoning: what the model thought before it answered; chat only.
+        warnings: what the user should know, each once.
+        error: one sentence, where finish_reason is ERROR.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings | None
+    seed: int | None
+    reasoning: str = ""
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> Completion:
+        """What all events of a request, the last included, come to."""
+        last = events[-1]
+        assert last.finish_reason is not None
+        return cls(
+            "".join(event.text for event in events),
+            tuple(token_id for event in events for token_id in event.token_ids),
+            last.finish_reason,
+            last.usage,
+            last.timings,
+            last.seed,
+            "".join(event.reasoning for event in events if isinstance(event, ChatEvent)),
+            tuple(dict.fromkeys(warning for event in events for warning in event.warnings)),
+            last.error,
+        )

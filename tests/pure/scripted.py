@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,14 @@ class ScriptedLLM:
 
     def chat(
         self, messages: list[dict[str, str]], sampling: SamplingParams | None = None, *, stream: bool, **variables: Any
-    ) -> Iterator[ChatEvent]:
+    ) -> ScriptedStream:
         assert stream
         self.variables.append(variables)
         return self._stream(messages, " ".join(message["content"] for message in messages), sampling)
 
     def generate(
         self, prompt: str, sampling: SamplingParams | None = None, *, stream: bool, **options: Any
-    ) -> Iterator[ChatEvent]:
+    ) -> ScriptedStream:
         assert stream
         return self._stream(prompt, prompt, sampling)
 
@@ -67,7 +67,7 @@ class ScriptedLLM:
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def _stream(self, asked: Any, text: str, sampling: SamplingParams | None) -> Iterator[ChatEvent]:
+    def _stream(self, asked: Any, text: str, sampling: SamplingParams | None) -> ScriptedStream:
         num_prompt_tokens = len(text.split())
         if num_prompt_tokens >= self.ctx_size:
             raise ContextLengthError(num_prompt_tokens, self.ctx_size)
@@ -75,30 +75,50 @@ class ScriptedLLM:
         self.sampling.append(sampling or SamplingParams())
         script = self.answers[len(self.asked) - 1]
         reasoning, answer = ("", script) if isinstance(script, str) else script
-        return self._events(num_prompt_tokens, reasoning, answer, self.sampling[-1].max_tokens)
+        return ScriptedStream(self, self._events(num_prompt_tokens, reasoning, answer, self.sampling[-1].max_tokens))
 
-    def _events(self, num_prompt: int, reasoning: str, answer: str, max_tokens: int | None) -> Iterator[ChatEvent]:
+    def _events(
+        self, num_prompt: int, reasoning: str, answer: str, max_tokens: int | None
+    ) -> Generator[ChatEvent, None, None]:
         pieces = [(word, "") for word in _words(reasoning)] + [("", word) for word in _words(answer)]
         room = self.ctx_size - num_prompt if max_tokens is None else min(max_tokens, self.ctx_size - num_prompt)
-        try:
-            for count, (thought, word) in enumerate(pieces[:room], start=1):
-                if INTERRUPT in word:
-                    os.kill(os.getpid(), signal.SIGINT)
-                    word = word.replace(INTERRUPT, "")
-                last = count == min(len(pieces), room)
-                reason = FinishReason.STOP if len(pieces) <= room else FinishReason.LENGTH
-                yield ChatEvent(
-                    request_id="1",
-                    token_ids=(count,),
-                    text=word,
-                    reasoning=thought,
-                    finish_reason=reason if last else None,
-                    usage=Usage(num_prompt, count),
-                    timings=Timings(0.0, 0.5, 2.0) if last else None,
-                    warnings=self.warnings if count == 1 else (),
-                )
-        finally:
-            self.closed_streams += 1
+        for count, (thought, word) in enumerate(pieces[:room], start=1):
+            if INTERRUPT in word:
+                os.kill(os.getpid(), signal.SIGINT)
+                word = word.replace(INTERRUPT, "")
+            last = count == min(len(pieces), room)
+            reason = FinishReason.STOP if len(pieces) <= room else FinishReason.LENGTH
+            yield ChatEvent(
+                request_id="1",
+                token_ids=(count,),
+                text=word,
+                reasoning=thought,
+                finish_reason=reason if last else None,
+                usage=Usage(num_prompt, count),
+                timings=Timings(0.0, 0.5, 2.0) if last else None,
+                warnings=self.warnings if count == 1 else (),
+            )
+
+
+class ScriptedStream:
+    """The events of one answer; counts being closed."""
+
+    def __init__(self, llm: ScriptedLLM, events: Generator[ChatEvent, None, None]) -> None:
+        self._llm = llm
+        self._events = events
+
+    def __iter__(self) -> ScriptedStream:
+        return self
+
+    def __next__(self) -> ChatEvent:
+        return next(self._events)
+
+    def __enter__(self) -> ScriptedStream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._events.close()
+        self._llm.closed_streams += 1
 
 
 def _words(text: str) -> list[str]:

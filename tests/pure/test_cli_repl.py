@@ -133,6 +133,15 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session() -> None:
     assert talk.llm.closed_streams == 2
 
 
+def test_ctrl_c_before_the_first_token_forgets_the_question() -> None:
+    talk = Talk("hi\nmore\n", f"{INTERRUPT}one two", "four")
+    assert talk.hold() == 0
+    assert talk.out.getvalue() == "four\n"
+    assert talk.notes == ["(stopped before the answer; your message is not kept)"]
+    assert talk.llm.asked[1] == [user("more")]
+    assert talk.llm.closed_streams == 2
+
+
 def test_ctrl_c_at_the_prompt_hints(monkeypatch: pytest.MonkeyPatch) -> None:
     talk = Talk("")
     presses = iter([KeyboardInterrupt, KeyboardInterrupt, EOFError])

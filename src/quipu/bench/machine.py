@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from quipu.engine.machine import available_memory_bytes
+
 _KIB = 1024
 
 
@@ -51,12 +53,8 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         root: where `proc` and `sys` are.
     """
     memory = _memory_info(root)
-    limit, used = _cgroup_memory(root)
-    total, available = memory.get("MemTotal"), memory.get("MemAvailable")
-    if limit is not None and (total is None or limit < total):
-        total = limit
-        # Pages of files count as used although the kernel gives them back, so this is the lower bound.
-        available = limit - used if available is None else min(available, limit - used)
+    amounts = [memory["MemTotal"]] if "MemTotal" in memory else []
+    amounts += _cgroup_memory_limits(root)
     num_cores = os.cpu_count() or 1
     return Machine(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -64,8 +62,8 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         num_cores=num_cores,
         num_usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else num_cores,
         cpu_quota=_cpu_quota(root),
-        memory_total_bytes=total,
-        memory_available_bytes=available,
+        memory_total_bytes=min(amounts, default=None),
+        memory_available_bytes=available_memory_bytes(root),
         swap_used_bytes=memory.get("SwapTotal", 0) - memory.get("SwapFree", 0),
         transparent_huge_pages=_chosen(_read(root / "sys/kernel/mm/transparent_hugepage/enabled")),
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -124,17 +122,10 @@ def _cpu_quota(root: Path) -> float | None:
     return min(quotas, default=None)
 
 
-def _cgroup_memory(root: Path) -> tuple[int | None, int]:
-    """The tightest memory limit in bytes (None without one), and what is used of it."""
-    tightest: tuple[int | None, int] = (None, 0)
-    pairs = [(folder / "memory.max", folder / "memory.current") for folder in _cgroup_folders(root)]
-    legacy = root / "sys/fs/cgroup/memory"
-    pairs.append((legacy / "memory.limit_in_bytes", legacy / "memory.usage_in_bytes"))
-    for limit_path, used_path in pairs:
-        limit, used = (_read(limit_path) or "").strip(), (_read(used_path) or "").strip()
-        if limit.isdigit() and (tightest[0] is None or int(limit) < tightest[0]):
-            tightest = (int(limit), int(used) if used.isdigit() else 0)
-    return tightest
+def _cgroup_memory_limits(root: Path) -> list[int]:
+    files = [folder / "memory.max" for folder in _cgroup_folders(root)]
+    texts = [_read(file) for file in [*files, root / "sys/fs/cgroup/memory/memory.limit_in_bytes"]]
+    return [int(text) for text in texts if text is not None and text.strip().isdigit()]
 
 
 def _chosen(text: str | None) -> str | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from quipu.api import LLM
-from quipu.cli.replies import Piece
+from quipu.cli.replies import Answer
 from quipu.errors import UsageError
 from quipu.types import SamplingParams
 
@@ -29,7 +29,7 @@ class Conversation(ABC):
     turns: list[Turn] = field(default_factory=list)
 
     @abstractmethod
-    def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Iterator[Piece]:
+    def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Answer:
         """Stream the answer to `question`, which is not yet among the turns.
 
         Raises:
@@ -85,7 +85,7 @@ class ChatConversation(Conversation):
             messages.append({"role": "assistant", "content": turn.answer})
         return [*messages, {"role": "user", "content": question}]
 
-    def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Iterator[Piece]:
+    def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Answer:
         return self.llm.chat(self.messages(question), sampling, stream=True, **variables)
 
 
@@ -100,6 +100,6 @@ class TextConversation(Conversation):
     def set_system(self, text: str | None) -> None:
         raise UsageError("raw text has no system message; choose a chat template with --chat-template NAME")
 
-    def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Iterator[Piece]:
+    def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Answer:
         text = "".join(turn.question + turn.answer for turn in self.turns)
-        return self.llm.generate(text + question, sampling, stream=True)
+        return self.llm.generate(text + question, sampling, stream=True, parse_special=True)

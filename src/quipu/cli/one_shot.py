@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,17 +60,15 @@ def print_json(
     Raises:
         QuipuError: the prompt does not fit, the template refuses it, ...
     """
-    # Drawn here where none was given, so that the object names a seed that repeats the answer.
-    seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
     silent = Screen(io.StringIO(), io.StringIO())
-    reply = follow(conversation.ask(prompt, dataclasses.replace(sampling, seed=seed), variables), silent)
+    reply = follow(conversation.ask(prompt, sampling, variables), silent)
     report: dict[str, Any] = {
         "text": reply.text,
         "reasoning": reply.reasoning,
         "finish_reason": reply.finish_reason.value,
-        "seed": seed,
+        "seed": reply.seed,
         "ctx_size": conversation.llm.ctx_size,
-        "warnings": list(reply.warnings),
+        "warnings": [*conversation.llm.warnings, *reply.warnings],
     }
     if reply.usage is not None:
         report["usage"] = {**dataclasses.asdict(reply.usage), "total_tokens": reply.usage.total_tokens}

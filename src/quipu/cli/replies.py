@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import TypeAlias
 
-from quipu.api import ChatEvent
+from quipu.api import ChatEvent, EventStream
 from quipu.cli.screen import Screen
 from quipu.types import Event, FinishReason, Timings, Usage
 
-
-Piece: TypeAlias = Event | ChatEvent
-"""What a stream yields."""
+Answer: TypeAlias = EventStream[Event] | EventStream[ChatEvent]
+"""A streamed answer: of a raw text, or of a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,7 @@ class Reply:
         finish_reason: why it ended; ABORT where Ctrl-C stopped it.
         usage: tokens it cost; None where it was stopped before the first.
         timings: None where it was stopped.
+        seed: the same seed gives the same answer; None where it was stopped.
         warnings: what the engine or the template had to say, each once.
     """
 
@@ -36,27 +36,38 @@ class Reply:
     finish_reason: FinishReason
     usage: Usage | None
     timings: Timings | None
+    seed: int | None
     warnings: tuple[str, ...]
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """What Ctrl-C does at the moment.
 
-    pressed = False
+    Attributes:
+        pressed: whether it was pressed.
+        raises: whether it raises KeyboardInterrupt at once, rather than being noticed after the next token.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self.raises = True
 
 
 @contextmanager
 def ctrl_c() -> Generator[Interrupt, None, None]:
-    """Within the block, Ctrl-C sets a flag: a step of the engine must not be torn apart by an exception.
+    """Within the block, Ctrl-C is noted.
 
-    A second Ctrl-C, while the first has not yet been noticed, raises KeyboardInterrupt after all.
+    While a long prompt is computed there is no token to wait for, so it raises KeyboardInterrupt, which the engine
+    survives by dropping its requests. Once tokens come, the next is waited for, and the answer ends in good order. A
+    second Ctrl-C always raises.
     """
     interrupt = Interrupt()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if interrupt.pressed:
-            raise KeyboardInterrupt
+        again = interrupt.pressed
         interrupt.pressed = True
+        if again or interrupt.raises:
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, note)
     try:
@@ -65,7 +76,7 @@ def ctrl_c() -> Generator[Interrupt, None, None]:
         signal.signal(signal.SIGINT, before)
 
 
-def follow(events: Iterator[Piece], screen: Screen) -> Reply:
+def follow(answer: Answer, screen: Screen) -> Reply:
     """Show a streamed answer until it ends or Ctrl-C is pressed.
 
     Raises:
@@ -74,31 +85,32 @@ def follow(events: Iterator[Piece], screen: Screen) -> Reply:
     text: list[str] = []
     reasoning: list[str] = []
     warnings: dict[str, None] = {}
-    last: Piece | None = None
-    with ctrl_c() as interrupt:
+    last: Event | None = None
+    with ctrl_c() as interrupt, answer:
         try:
-            for event in events:
-                last = event
+            for event in answer:
+                interrupt.raises, last = False, event
                 for warning in event.warnings:
                     if warning not in warnings:
                         screen.warn(warning)
                         warnings[warning] = None
-                thought = event.reasoning if isinstance(event, ChatEvent) else ""
-                screen.reasoning(thought)
-                screen.answer(event.text)
-                reasoning.append(thought)
+                if isinstance(event, ChatEvent):
+                    reasoning.append(event.reasoning)
+                    screen.reasoning(event.reasoning)
                 text.append(event.text)
+                screen.answer(event.text)
                 if interrupt.pressed:
                     break
+        except KeyboardInterrupt:
+            pass  # what has come so far is the answer
         finally:
-            events.close()  # ends the request in the engine
             screen.end()
-    finish_reason = FinishReason.ABORT if last is None or last.finish_reason is None else last.finish_reason
     return Reply(
         "".join(text),
         "".join(reasoning),
-        finish_reason,
-        last.usage if last is not None else None,
-        last.timings if last is not None else None,
+        FinishReason.ABORT if last is None or last.finish_reason is None else last.finish_reason,
+        None if last is None else last.usage,
+        None if last is None else last.timings,
+        None if last is None else last.seed,
         tuple(warnings),
     )

@@ -51,6 +51,8 @@ def run(options: RunOptions) -> int:
     started = time.perf_counter()
     with LLM(path, **arguments, **({} if template is None else {"chat_template": template})) as llm:
         load_s = time.perf_counter() - started
+        for line in llm.warnings if not options.json else ():
+            screen.warn(line)
         conversation: Conversation = TextConversation(llm) if raw else ChatConversation(llm)
         system = options.system_text()
         if system is not None:

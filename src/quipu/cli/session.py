@@ -17,6 +17,8 @@ from quipu.types import FinishReason, SamplingParams
 
 _MAKE_ROOM = "/clear starts afresh, /drop N forgets the N oldest turns, and -c N at the start gives more room"
 
+_NOT_KEPT = "(stopped before the answer; your message is not kept)"
+
 
 @dataclass
 class Session:
@@ -62,6 +64,12 @@ class Session:
         except QuipuError as error:
             self.exit_code = exit_code(error)
             self.screen.error(str(error))
+            return
+        except KeyboardInterrupt:  # before the engine had the question
+            self.screen.note(_NOT_KEPT)
+            return
+        if reply.finish_reason is FinishReason.ABORT and not reply.text:
+            self.screen.note(_NOT_KEPT)
             return
         self.conversation.add(question, reply.text)
         self._comment(reply)

@@ -27,6 +27,7 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
 _READ: Mapping[str, Callable[[list[str]], Any]] = MappingProxyType(
     {
         "max_tokens": lambda words: max_tokens(int(*words)),
+        "min_tokens": lambda words: int(*words),
         "temperature": lambda words: float(*words),
         "top_k": lambda words: int(*words),
         "top_p": lambda words: float(*words),

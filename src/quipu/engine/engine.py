@@ -20,7 +20,7 @@ from quipu.backends.program import Backend, Recorder
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
 from quipu.engine.pages import PageAllocator
-from quipu.engine.runner import RunnableModel, Runner, workspace_bytes
+from quipu.engine.runner import RunnableModel, Runner, weight_bytes, workspace_bytes
 from quipu.engine.sampler import NOT_A_NUMBER, Sampler, bias_with_forbidden, chain_steps
 from quipu.engine.scheduler import Scheduler, Work
 from quipu.engine.sequence import Chains, Detokenizer, SequenceState
@@ -100,7 +100,7 @@ class Engine:
         kv_spec = model.kv_spec(*kv_types, page_size)
         self.plan = plan_memory(
             kv_spec,
-            weight_bytes=sum(weight.num_bytes for weight in model.weights.values()),
+            weight_bytes=weight_bytes(program),
             workspace_bytes=workspace_bytes(program, max_tokens, max_outputs),
             trained_ctx=model.spec.context_length,
             ctx_size=ctx_size,
@@ -197,7 +197,7 @@ class Engine:
         return events
 
     def reset(self) -> None:
-        """Drop all requests without a word. For after a step that failed, which leaves the engine between two states."""
+        """Drop all requests without a word: a step that failed leaves the engine between two states."""
         self._arrivals.clear()
         self._aborts.clear()
         for sequence in self._live.values():
@@ -278,9 +278,7 @@ class Engine:
                 text = sequence.add_token(token_ids[0], now_s)
             elif sequence in chosen:
                 text = sequence.end(FinishReason.ERROR, _sampling_error(chosen[sequence]))
-            rows = None
-            if sequence.request.prompt_logits and work.num_outputs > 0 and not sequence.num_generated - len(token_ids):
-                rows = logits[first_row : first_row + work.num_outputs].copy()
+            rows = logits[first_row : first_row + work.num_prompt_rows].copy() if work.num_prompt_rows else None
             if token_ids or rows is not None or sequence.finish_reason is not None:
                 events.append(sequence.event(token_ids, text, now_s, rows))
             if sequence.finish_reason is not None:

@@ -18,10 +18,8 @@ def num_usable_cores(root: Path = Path("/")) -> int:
     Args:
         root: where `proc` and `sys` are; for tests.
     """
-    if hasattr(os, "sched_getaffinity"):
-        logical = sorted(os.sched_getaffinity(0))
-    else:
-        logical = list(range(os.cpu_count() or 1))
+    has_affinity = hasattr(os, "sched_getaffinity")
+    logical = os.sched_getaffinity(0) if has_affinity else range(os.cpu_count() or 1)
     cores = {
         _read(root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list") or str(number)
         for number in logical
@@ -72,7 +70,7 @@ def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
     base = root / "sys/fs/cgroup"
     yield from (base, base / controller)
     for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers == "" or controller in controllers.split(","):
             folder = base / controller if controllers else base
             for part in Path(path.lstrip("/")).parts:

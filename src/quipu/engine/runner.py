@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quipu.backends.program import Backend, Batch, KVSpec, Program, Recorder, Value, Weight
+from quipu.backends.program import Backend, Batch, KVSpec, Program, Recorder, Value
 from quipu.engine.scheduler import Work
 from quipu.gguf import GGMLType
 
@@ -28,9 +28,6 @@ class RunnableModel(Protocol):
 
     @property
     def spec(self) -> ModelSpec: ...
-
-    @property
-    def weights(self) -> Mapping[str, Weight]: ...
 
     def record(self, recorder: Recorder) -> Program: ...
 
@@ -84,7 +81,14 @@ def _tokens_of(work: Work) -> NDArray[np.int32]:
 def _ranges(starts: NDArray[np.int32], counts: NDArray[np.int32]) -> NDArray[np.int32]:
     """starts[i] ... starts[i] + counts[i] - 1 for every i, one after another."""
     ends = np.cumsum(counts, dtype=np.int32)
-    return np.arange(ends[-1], dtype=np.int32) + np.repeat(starts - (ends - counts), counts)
+    ranges: NDArray[np.int32] = np.arange(ends[-1], dtype=np.int32) + np.repeat(starts - (ends - counts), counts)
+    return ranges
+
+
+def weight_bytes(program: Program) -> int:
+    """Bytes of all weights that a program reads."""
+    weights = {id(weight): weight for op in program.ops for weight in op.weights if weight is not None}
+    return sum(weight.num_bytes for weight in weights.values())
 
 
 def workspace_bytes(program: Program, max_tokens: int, max_outputs: int) -> int:

@@ -1,7 +1,8 @@
 """Which tokens the next step computes: {request: how many}, under a budget of tokens, pages and rows of logits.
 
-Running requests that decode come first, then running ones with a part of their known tokens left to compute, then waiting
-ones in the order of arrival. When pages run out, the request that arrived last gives its pages back and starts over later.
+Running requests that decode come first, then running ones with a part of their known tokens left to compute, then
+waiting ones in the order of arrival. When pages run out, the request that arrived last gives its pages back and starts
+over later.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ class Work:
         num_tokens: how many of them, from `sequence.num_computed` on.
         completes: all known tokens are computed then.
         num_outputs: rows of logits wanted, those of the last tokens.
+        num_prompt_rows: how many of these are to be delivered as logits of the prompt.
     """
 
     sequence: SequenceState
     num_tokens: int
     completes: bool
     num_outputs: int
+    num_prompt_rows: int
 
     @property
     def samples(self) -> bool:
@@ -117,7 +120,7 @@ class Scheduler:
     def _share(self, sequence: SequenceState) -> int:
         """How many tokens of `sequence` the rest of the step's budget allows."""
         num_tokens = min(sequence.num_remaining, self._tokens_left)
-        if sequence.request.prompt_logits:
+        if sequence.num_undelivered(sequence.num_prompt):
             num_tokens = min(num_tokens, self._outputs_left)
         return max(num_tokens, 0)
 
@@ -139,9 +142,8 @@ class Scheduler:
 
     def _take(self, step: dict[SequenceState, Work], sequence: SequenceState, num_tokens: int) -> None:
         completes = num_tokens == sequence.num_remaining
-        num_outputs = int(completes and sequence.wants_token)
-        if sequence.request.prompt_logits and sequence.num_computed < sequence.num_prompt:
-            num_outputs = num_tokens
-        step[sequence] = Work(sequence, num_tokens, completes, num_outputs)
+        num_prompt_rows = sequence.num_undelivered(sequence.num_computed + num_tokens)
+        num_outputs = max(num_prompt_rows, int(completes and sequence.wants_token))
+        step[sequence] = Work(sequence, num_tokens, completes, num_outputs, num_prompt_rows)
         self._tokens_left -= num_tokens
         self._outputs_left -= num_outputs

@@ -49,6 +49,7 @@ class SequenceState:
         end_ids: tokens that end the generation.
         num_known: tokens of the prompt and generated ones.
         num_computed: tokens whose keys and values are in the cache.
+        num_delivered: prompt tokens whose logits have been delivered, where asked for.
         table: the pages that hold them.
         arrival_s, started_s, first_token_s: moments; None until they come.
         finish_reason: None while it runs.
@@ -74,6 +75,7 @@ class SequenceState:
         self.num_prompt = len(request.prompt_token_ids)
         self.num_known = self.num_prompt
         self.num_computed = 0
+        self.num_delivered = 0
         self.table = PageTable()
         self.arrival_s = arrival_s
         self.started_s: float | None = None
@@ -130,9 +132,14 @@ class SequenceState:
         """Forget what was computed. The caller frees the pages."""
         self.num_computed = 0
 
+    def num_undelivered(self, end: int) -> int:
+        """Of the first `end` tokens, how many have logits that were asked for and not delivered."""
+        return max(0, min(end, self.num_prompt) - self.num_delivered) if self.request.prompt_logits else 0
+
     def advance(self, num_tokens: int) -> None:
         """Another `num_tokens` are computed."""
         self.num_computed += num_tokens
+        self.num_delivered += self.num_undelivered(self.num_computed)
         if self.num_remaining == 0 and not self.wants_token:
             self.finish_reason = FinishReason.LENGTH
 

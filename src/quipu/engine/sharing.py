@@ -24,6 +24,23 @@ class Inbox:
         self.events: deque[Event] = deque()
         self.failure: EngineError | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `take` has an answer."""
+        return bool(self.events) or self.failure is not None or not self.request_ids
+
+    def take(self) -> Event | None:
+        """The next event; None when all requests have ended.
+
+        Raises:
+            EngineError: the requests are lost.
+        """
+        if self.events:
+            return self.events.popleft()
+        if self.failure is not None:
+            raise self.failure
+        return None
+
 
 class SharedEngine:
     """Routes events to those who wait for them.
@@ -35,7 +52,7 @@ class SharedEngine:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._changed = threading.Condition()
-        self._is_led = False
+        self._leader: int | None = None  # the thread that is stepping; the engine is its own until it has delivered
         self._is_closed = False
         self._inboxes: dict[str, Inbox] = {}
         self._numbers = itertools.count(1)
@@ -52,13 +69,15 @@ class SharedEngine:
             UsageError: the engine is closed.
         """
         requests = list(requests)
-        self.check_open()
         for request in requests:
             self.engine.check(request.prompt_token_ids, request.sampling)
         inbox = Inbox(request.request_id for request in requests)
-        for request in requests:
-            self._inboxes[request.request_id] = inbox
-            self.engine.submit(request)
+        with self._changed:
+            if self._is_closed:
+                raise UsageError("the model is closed; open it again")
+            for request in requests:
+                self._inboxes[request.request_id] = inbox
+                self.engine.submit(request)
         return inbox
 
     def next_event(self, inbox: Inbox) -> Event | None:
@@ -69,60 +88,52 @@ class SharedEngine:
         """
         while True:
             with self._changed:
-                while not inbox.events and inbox.request_ids and inbox.failure is None and self._is_led:
+                while self._leader is not None and not inbox.is_ready:
                     self._changed.wait()
-                if inbox.events:
-                    return inbox.events.popleft()
-                if inbox.failure is not None:
-                    raise inbox.failure
-                if not inbox.request_ids:
-                    return None
-                self._is_led = True
+                if inbox.is_ready:
+                    return inbox.take()
             self._lead()
 
     def abort(self, inbox: Inbox) -> None:
         """End the inbox's requests; their pages are free when this returns, or after the step that is under way."""
         self.abandon(inbox)
         with self._changed:
-            if not self._is_led:
+            if self._leader is None:
                 self._deliver(self.engine.settle())
 
     def abandon(self, inbox: Inbox) -> None:
         """End the inbox's requests with the next step. Takes no lock, so that a finalizer may call it anywhere."""
         for request_id in tuple(inbox.request_ids):
-            self.engine.abort(request_id)
             self._inboxes.pop(request_id, None)
+            self.engine.abort(request_id)
         inbox.request_ids.clear()
 
-    def check_open(self) -> None:
-        """
-        Raises:
-            UsageError: the engine is closed.
-        """
-        if self._is_closed:
-            raise UsageError("the model is closed; open it again")
-
     def close(self) -> None:
-        """End all requests, after the step that is under way."""
+        """End all requests, after the step that is under way. Later ones are refused."""
         with self._changed:
             self._is_closed = True
-            while self._is_led:
+            while self._leader is not None:
                 self._changed.wait()
             self._fail("the model was closed before the request had ended")
 
     def _lead(self) -> None:
-        """One step for everybody."""
+        """One step for everybody, unless somebody else has begun one."""
+        me = threading.get_ident()
         events: list[Event] | None = None
         try:
+            with self._changed:
+                if self._leader is not None:
+                    return
+                self._leader = me
             events = self.engine.step()
         finally:
             with self._changed:
-                self._is_led = False
-                if events is None:  # also when the step was interrupted: nobody knows how far it came
-                    self._fail("a step of the engine failed, and the requests in it are lost; submit them again")
-                else:
-                    self._deliver(events)
-                self._changed.notify_all()
+                if self._leader == me:
+                    self._leader = None
+                    if events is None:  # an error, or Ctrl-C: nobody knows how far the step came
+                        self._fail("a step of the engine did not end, and its requests are lost; submit them again")
+                    else:
+                        self._deliver(events)
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
@@ -132,6 +143,7 @@ class SharedEngine:
                 if event.finish_reason is not None:
                     inbox.request_ids.discard(event.request_id)
                     self._inboxes.pop(event.request_id, None)
+        self._changed.notify_all()
 
     def _fail(self, reason: str) -> None:
         self.engine.reset()

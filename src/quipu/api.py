@@ -1,0 +1,506 @@
+"""LLM: the public Python surface. Text and messages become token ids, events of the engine become text."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quipu.backends.cpu import CPUBackend
+from quipu.chat import ChatTemplate, ReasoningParser
+from quipu.engine import (
+    Engine,
+    EventStream,
+    ReferenceSampler,
+    Sampler,
+    SharedEngine,
+    available_memory_bytes,
+    num_usable_cores,
+)
+from quipu.engine.native_sampler import NativeSampler
+from quipu.errors import (
+    ContextLengthError,
+    InsufficientMemoryError,
+    InvalidRequestError,
+    TokenizerError,
+    UsageError,
+)
+from quipu.gguf import GGMLType, GGUFReader
+from quipu.models import load_model
+from quipu.tokenizer import Tokenizer
+from quipu.types import ChatEvent, Completion, Event, Request, SamplingParams
+
+__all__ = ["LLM", "ChatEvent", "Completion", "EventStream"]
+
+Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
+"""Text, or token ids."""
+Prompts: TypeAlias = list[str] | list[list[int]] | list[str | list[int]]
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
+"""A conversation: each message has a `role` and a `content`."""
+
+_KV_TYPES = {"f16": GGMLType.F16, "f32": GGMLType.F32}
+_MOST_THREADS = 1024
+
+
+E = TypeVar("E", bound=Event)
+
+
+class LLM:
+    """A model in a GGUF file, ready to continue text.
+
+    Several threads may use one LLM: their requests are computed together.
+
+    Attributes:
+        path: the file.
+        ctx_size: most tokens of a request, its prompt included.
+        vocab_size: token ids are below it.
+        threads: CPU threads in use.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        ctx_size: int | None = None,
+        threads: int | None = None,
+        kv_type: str | tuple[str, str] = "f16",
+        device: str = "auto",
+        batch_size: int = 2048,
+        ubatch_size: int = 512,
+        kv_tokens: int | None = None,
+        chat_template: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """
+        Args:
+            path: a GGUF file; of a split model the first shard.
+            ctx_size: most tokens of a request; None: the trained length, as far as memory allows.
+            threads: CPU threads; None: one for each physical core that this process may use.
+            kv_type: how keys and values are cached, "f16" or "f32"; a pair chooses for keys and values separately.
+            device: "auto" or "cpu".
+            batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
+            kv_tokens: tokens that the cache holds over all requests; None: one full context, or several short ones.
+            chat_template: name of a built-in template, or the text of one; None: the model's own.
+            seed: start of the seeds of requests that bring none; None draws them at random.
+
+        Raises:
+            ModelNotFoundError, ModelFileError: the file is not there, or damaged.
+            UnsupportedModelError: the model needs something that quipu does not have.
+            UsageError: an argument is out of range.
+            InsufficientMemoryError: weights, KV cache and workspace do not fit the free memory.
+        """
+        if device not in ("auto", "cpu"):
+            raise UsageError(f"device {device!r} is not available in this build; use 'auto' or 'cpu'")
+        kv_types = _kv_types(kv_type)
+        self.threads = num_usable_cores() if threads is None else threads
+        if not 1 <= self.threads <= _MOST_THREADS:
+            raise UsageError(f"threads must be between 1 and {_MOST_THREADS}, not {self.threads}")
+        self._reader = GGUFReader(path)
+        self.path = Path(self._reader.path)
+        self._tokenizer, self._tokenizer_error = _open_tokenizer(self._reader)
+        engine = Engine(
+            load_model(self._reader),
+            CPUBackend(self.threads),
+            self._tokenizer,
+            _sampler(),
+            ctx_size=ctx_size,
+            kv_types=kv_types,
+            kv_tokens=kv_tokens,
+            batch_size=batch_size,
+            ubatch_size=ubatch_size,
+        )
+        self.ctx_size = engine.ctx_size
+        self.vocab_size = engine.vocab_size
+        self._warnings = engine.warnings
+        if self._tokenizer_error is not None:
+            self._warnings += (f"only token ids are understood and given: {self._tokenizer_error}",)
+        self._shared: SharedEngine | None = SharedEngine(engine)
+        self._seed = seed
+        self._template_lock = threading.Lock()
+        self._template_name = chat_template
+        self._template: ChatTemplate | None = None
+        if chat_template is not None:
+            self._chat_template()  # a wrong name is found now
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about the model and how it was loaded, one sentence each."""
+        return self._warnings + (self._tokenizer.warnings if self._tokenizer is not None else ())
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """
+        Raises:
+            TokenizerError: the file has no vocabulary, or one that cannot be used.
+        """
+        if self._tokenizer is None:
+            raise self._tokenizer_error or TokenizerError("the file has no vocabulary; pass token ids instead of text")
+        return self._tokenizer
+
+    # --- generating --------------------------------------------------------------------------------------------------
+
+    @overload
+    def generate(
+        self,
+        prompt: Prompt,
+        sampling: SamplingParams | None = None,
+        *,
+        stream: Literal[False] = False,
+        parse_special: bool = False,
+    ) -> Completion: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Prompts,
+        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        stream: Literal[False] = False,
+        parse_special: bool = False,
+    ) -> list[Completion]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Prompt | Prompts,
+        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        stream: Literal[True],
+        parse_special: bool = False,
+    ) -> EventStream[Event]: ...
+
+    def generate(
+        self,
+        prompt: Prompt | Prompts,
+        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        stream: bool = False,
+        parse_special: bool = False,
+    ) -> Completion | list[Completion] | EventStream[Event]:
+        """Continue a text, or a list of texts that are computed together.
+
+        Args:
+            prompt: text or token ids, or a list of either. Text is given the BOS and EOS tokens that the model expects
+                around it; token ids are taken as they are.
+            sampling: how tokens are chosen; for a list also one for each prompt. None: the defaults.
+            stream: return an iterator over events instead of waiting for the end.
+            parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
+
+        Raises:
+            InvalidRequestError: the prompt is empty, or something in it is out of range.
+            ContextLengthError: the prompt leaves no room for a token in the context.
+            TokenizerError: the prompt is text, and the file has no usable vocabulary.
+            EngineError: the request failed. In a list it does not raise: its finish_reason is ERROR.
+        """
+        is_batch = _is_batch(prompt)
+        prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
+        events = self._submit(prompts, sampling, lambda event: event)
+        if stream:
+            return events
+        completions = _fold(events)
+        return completions if is_batch else completions[0]
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        sampling: SamplingParams | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        stream: Literal[False] = False,
+        **variables: Any,
+    ) -> Completion: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Messages],
+        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        stream: Literal[False] = False,
+        **variables: Any,
+    ) -> list[Completion]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        stream: Literal[True],
+        **variables: Any,
+    ) -> EventStream[ChatEvent]: ...
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        stream: bool = False,
+        **variables: Any,
+    ) -> Completion | list[Completion] | EventStream[ChatEvent]:
+        """Answer a conversation, or a list of conversations that are computed together.
+
+        Args:
+            messages: mappings with `role` and `content`, the oldest first; or a list of such conversations.
+            sampling: as for `generate`.
+            tools: descriptions of functions, for templates that show them to the model.
+            stream: return an iterator over events instead of waiting for the end.
+            variables: further variables of the chat template, such as `enable_thinking=False`.
+
+        Raises:
+            TemplateError: there is no chat template, or it refuses the messages.
+            InvalidRequestError, ContextLengthError, TokenizerError, EngineError: as for `generate`.
+        """
+        is_batch = len(messages) > 0 and isinstance(messages[0], Sequence) and not isinstance(messages[0], str)
+        conversations = cast(Sequence[Messages], messages if is_batch else [messages])
+        template = self._chat_template()
+        rendered = [
+            template.render(_checked(conversation), tools=tools, add_generation_prompt=True, **variables)
+            for conversation in conversations
+        ]
+        prompts = [self._encode_chat(prompt.text) for prompt in rendered]
+        answers = [_Answer(template.reasoning_parser(prompt.text), tuple(prompt.warnings)) for prompt in rendered]
+        by_id: dict[str, _Answer] = {}
+        events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event))
+        by_id.update(zip(events.request_ids, answers, strict=True))
+        if stream:
+            return events
+        completions = _fold(events)
+        return completions if is_batch else completions[0]
+
+    def _submit(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: SamplingParams | Sequence[SamplingParams] | None,
+        translate: Callable[[Event], E],
+    ) -> EventStream[E]:
+        shared = self._open_engine()
+        requests = []
+        for token_ids, one in zip(prompts, _for_each(sampling, len(prompts)), strict=True):
+            request_id = shared.new_id()
+            if one.seed is None and self._seed is not None:
+                one = dataclasses.replace(one, seed=self._seed + int(request_id) - 1)
+            requests.append(Request(request_id, tuple(token_ids), one))
+        return EventStream(shared, shared.submit(requests), [request.request_id for request in requests], translate)
+
+    # --- tokens ------------------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str, add_special: bool = False, parse_special: bool = False) -> list[int]:
+        """The token ids of a text.
+
+        Args:
+            text: any text.
+            add_special: add the BOS and EOS tokens that the model expects around a prompt.
+            parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
+
+        Raises:
+            TokenizerError: the file has no usable vocabulary.
+        """
+        return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, token_ids: Iterable[int]) -> str:
+        """The text of token ids, control tokens included.
+
+        Raises:
+            TokenizerError: the file has no usable vocabulary.
+            InvalidRequestError: an id is not in the vocabulary.
+        """
+        return self.tokenizer.decode(token_ids)
+
+    def logits(self, token_ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """float32 [number of ids, vocab_size]: row i scores the token that follows ids 0 ... i.
+
+        Raises:
+            InvalidRequestError: there are no ids, or one is not in the vocabulary.
+            ContextLengthError: there are more ids than the context holds.
+            InsufficientMemoryError: the result does not fit the free memory.
+            EngineError: the computation failed.
+        """
+        shared = self._open_engine()
+        ids = _whole_numbers(token_ids)
+        if len(ids) > self.ctx_size:
+            raise ContextLengthError(len(ids), self.ctx_size)
+        self._check_result(len(ids))
+        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True)
+        result = np.empty((len(ids), self.vocab_size), dtype=np.float32)
+        num_rows = 0
+        with EventStream(shared, shared.submit([request]), [request.request_id], lambda event: event) as stream:
+            for event in stream:
+                if event.logits is not None:
+                    result[num_rows : num_rows + len(event.logits)] = event.logits
+                    num_rows += len(event.logits)
+        assert num_rows == len(ids)
+        return result
+
+    def _check_result(self, num_rows: int) -> None:
+        needed_bytes, available_bytes = 4 * num_rows * self.vocab_size, available_memory_bytes()
+        if available_bytes is not None and needed_bytes > available_bytes:
+            raise InsufficientMemoryError(
+                f"the logits of {num_rows} tokens take {needed_bytes} bytes but {available_bytes} are free; pass fewer",
+                needed_bytes=needed_bytes,
+                available_bytes=available_bytes,
+            )
+
+    def _encode(self, prompt: Any, parse_special: bool) -> Sequence[int]:
+        if not isinstance(prompt, str):
+            return _whole_numbers(prompt)
+        token_ids = self.tokenizer.encode(prompt, parse_special=parse_special)
+        return _without_second_bos(token_ids, self.tokenizer)
+
+    def _encode_chat(self, text: str) -> Sequence[int]:
+        """A rendered conversation as tokens. Templates write BOS or leave it to the tokenizer: it comes once."""
+        tokenizer = self.tokenizer
+        token_ids = tokenizer.encode(text, add_special=False, parse_special=True)
+        if tokenizer.add_bos and tokenizer.bos_token_id is not None:
+            token_ids.insert(0, tokenizer.bos_token_id)
+        return _without_second_bos(token_ids, tokenizer)
+
+    # --- resources ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End all requests and give the memory back. Closing twice does nothing."""
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
+            self._reader.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LLM({str(self.path)!r}, ctx_size={self.ctx_size}, threads={self.threads})"
+
+    def _open_engine(self) -> SharedEngine:
+        if self._shared is None:
+            raise UsageError("the model is closed; open it again")
+        return self._shared
+
+    def _chat_template(self) -> ChatTemplate:
+        with self._template_lock:
+            if self._template is None:
+                self._template = ChatTemplate.from_gguf(self._reader.metadata, self._template_name)
+            return self._template
+
+
+class _Answer:
+    """Splits the text of one chat request into reasoning and answer."""
+
+    def __init__(self, parser: ReasoningParser, warnings: tuple[str, ...]) -> None:
+        self._parser = parser
+        self._warnings = warnings  # for the first event
+
+    def translate(self, event: Event) -> ChatEvent:
+        reasoning, text = self._parser.append(event.text)
+        if event.finish_reason is not None:
+            rest = self._parser.flush()
+            reasoning, text = reasoning + rest[0], text + rest[1]
+        warnings, self._warnings = self._warnings + event.warnings, ()
+        return ChatEvent(
+            event.request_id,
+            event.token_ids,
+            text,
+            event.finish_reason,
+            event.usage,
+            event.timings,
+            warnings,
+            event.seed,
+            event.error,
+            reasoning=reasoning,
+        )
+
+
+def _fold(stream: EventStream[E]) -> list[Completion]:
+    """What all events of each request come to."""
+    events: dict[str, list[E]] = {request_id: [] for request_id in stream.request_ids}
+    with stream:
+        for event in stream:
+            events[event.request_id].append(event)
+    return [Completion.of(of_one) for of_one in events.values()]
+
+
+def _is_batch(prompt: Any) -> bool:
+    """Whether it is a list of prompts: neither text nor numbers."""
+    return not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], int | float | np.number)
+
+
+def _for_each(sampling: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int) -> Sequence[SamplingParams]:
+    if sampling is None or isinstance(sampling, SamplingParams):
+        return [sampling or SamplingParams()] * num_prompts
+    if len(sampling) != num_prompts:
+        raise InvalidRequestError(
+            f"there are {len(sampling)} sampling parameters for {num_prompts} prompts; give one, or one for each",
+            field="sampling",
+        )
+    return sampling
+
+
+def _whole_numbers(token_ids: Any) -> tuple[int, ...]:
+    """Token ids as a tuple; whether they are whole numbers of the vocabulary is checked by the engine."""
+    if isinstance(token_ids, np.ndarray):
+        return tuple(token_ids.tolist())
+    if isinstance(token_ids, str | bytes) or not isinstance(token_ids, Iterable):
+        raise InvalidRequestError("a prompt is text or a list of token ids", field="prompt")
+    return tuple(token_ids)
+
+
+def _without_second_bos(token_ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    bos = tokenizer.bos_token_id
+    return token_ids[1:] if bos is not None and token_ids[:2] == [bos, bos] else token_ids
+
+
+def _checked(messages: Any) -> list[Mapping[str, Any]]:
+    """
+    Raises:
+        InvalidRequestError: these are not messages.
+    """
+    good = isinstance(messages, Sequence) and not isinstance(messages, str) and len(messages) > 0
+    if not good or not all(isinstance(message, Mapping) and "role" in message for message in messages):
+        raise InvalidRequestError(
+            'messages must be a list such as [{"role": "user", "content": "hello"}]', field="messages"
+        )
+    return list(messages)
+
+
+def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:
+    names = (kv_type, kv_type) if isinstance(kv_type, str) else tuple(kv_type)
+    if len(names) != 2 or not all(isinstance(name, str) and name.lower() in _KV_TYPES for name in names):
+        raise UsageError(f"kv_type must be one of {', '.join(_KV_TYPES)}, or a pair of them, not {kv_type!r}")
+    return _KV_TYPES[names[0].lower()], _KV_TYPES[names[1].lower()]
+
+
+def _open_tokenizer(reader: GGUFReader) -> tuple[Tokenizer | None, TokenizerError | None]:
+    """The tokenizer of a file, or why there is none; files without a vocabulary work on token ids."""
+    if reader.metadata.get("tokenizer.ggml.model") in (None, "none", "no_vocab"):
+        return None, None
+    try:
+        return Tokenizer.from_gguf(reader), None
+    except TokenizerError as error:
+        return None, error
+
+
+def _sampler() -> Sampler:
+    """The native sampler, unless QUIPU_SAMPLER=reference asks for the numpy one.
+
+    Raises:
+        UsageError: the variable has another value.
+    """
+    name = os.environ.get("QUIPU_SAMPLER", "native")
+    if name not in ("native", "reference"):
+        raise UsageError(f"QUIPU_SAMPLER must be native or reference, not {name!r}")
+    return NativeSampler() if name == "native" else ReferenceSampler()
