@@ -1,8 +1,8 @@
 """Writes the placeholder that `quipu run tiny` runs until a trained model takes its place.
 
-An ordinary GGUF file of the llama architecture whose weights are constructed, not trained: attention and feed-forward add
-nothing, each piece of one sentence is a token, and the head maps every token to the one that follows it. Whatever it is
-asked, it answers with that sentence. Run as `placeholder.py OUT.gguf`; needs numpy only.
+An ordinary GGUF file of the llama architecture whose weights are constructed, not trained: attention and feed-forward
+add nothing, each piece of one sentence is a token, and the head maps every token to the one that follows it. Whatever
+it is asked, it answers with that sentence. Run as `placeholder.py OUT.gguf`; needs numpy only.
 """
 
 from __future__ import annotations

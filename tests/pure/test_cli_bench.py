@@ -49,7 +49,7 @@ class TimedLLM:
 def reader_of(metadata: dict[str, Any], tensors: dict[str, tuple[tuple[int, ...], int]]) -> GGUFReader:
     """As much of a reader as the counting of bytes looks at: name -> (shape, bytes)."""
     rows = {name: SimpleNamespace(shape=shape, num_bytes=size) for name, (shape, size) in tensors.items()}
-    return SimpleNamespace(metadata=metadata, tensors=rows)  # type: ignore[return-value]
+    return SimpleNamespace(metadata=metadata, tensors=rows, path=Path("x.gguf"))  # type: ignore[return-value]
 
 
 def test_prompt_is_timed_after_warming_up() -> None:
@@ -95,7 +95,7 @@ def test_bytes_of_cache_per_position() -> None:
     assert cache_bytes_per_position(reader_of(metadata, {}), 4, 2) == 16 * 8 * (128 * 4 + 64 * 2)
     metadata["llama.attention.head_count_kv"] = np.array([8] * 15 + [4], np.int32)
     assert cache_bytes_per_position(reader_of(metadata, {}), 4, 2) == (15 * 8 + 4) * (128 * 4 + 64 * 2)
-    assert cache_bytes_per_position(reader_of({}, {})) == 0
+    assert cache_bytes_per_position(reader_of({"general.architecture": "llama"}, {})) == 0
 
 
 RESULTS = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ OPERATIONS = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(OPERATIONS, st.one_of(st.none(), st.integers(0, 1000)))
 def test_pages_are_accounted_for(operations: list[tuple[str, int, int]], shuffle_seed: int | None) -> None:
-    pages = PageAllocator(20, 4, shuffle_seed=shuffle_seed)
+    pages = PageAllocator(20, 4, shuffle=None if shuffle_seed is None else random.Random(shuffle_seed))
     tables: list[PageTable] = []
     for operation, number, num_tokens in operations:
         if operation == "allocate":
@@ -73,7 +75,7 @@ def test_freed_pages_are_used_again_first() -> None:
 
 
 def test_shuffled_pages_are_scattered() -> None:
-    table = PageAllocator(100, 16, shuffle_seed=1).allocate(160)
+    table = PageAllocator(100, 16, shuffle=random.Random(1)).allocate(160)
     assert table is not None
     steps = [after - before for before, after in zip(table.pages, table.pages[1:], strict=False)]
     assert sum(step == 1 for step in steps) < 3

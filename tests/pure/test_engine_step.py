@@ -73,7 +73,7 @@ def test_arrivals_aborts_and_preemptions(
         kv_tokens=ctx_size + rng.randrange(20),
         ubatch_size=max_tokens,
         page_size=page_size,
-        shuffle_pages=shuffle,
+        shuffle_pages=None if shuffle is None else rng,
     )
     requests: dict[str, Request] = {}
     events: dict[str, list[Event]] = defaultdict(list)
@@ -116,7 +116,7 @@ def check_outcome(request: Request, events: list[Event], ctx_size: int, *, may_b
 
 
 def test_preemption_happens_and_changes_nothing() -> None:
-    engine = scripted_engine(ctx_size=40, kv_tokens=44, page_size=4, shuffle_pages=1)
+    engine = scripted_engine(ctx_size=40, kv_tokens=44, page_size=4, shuffle_pages=random.Random(1))
     sampling = SamplingParams(seed=3, ignore_eos=True, logit_bias={END: -100.0, NAN_TOKEN: -100.0}, max_tokens=25)
     for number in range(4):
         engine.submit(Request(str(number), (5 + number, 6, 7), sampling))
@@ -229,7 +229,7 @@ def test_seed_is_drawn_and_reported() -> None:
 
 @pytest.mark.parametrize(("ubatch_size", "kv_tokens"), [(512, 64), (3, 64), (1, 256)])
 def test_prompt_logits(ubatch_size: int, kv_tokens: int) -> None:
-    engine = scripted_engine(ubatch_size=ubatch_size, kv_tokens=kv_tokens, shuffle_pages=2)
+    engine = scripted_engine(ubatch_size=ubatch_size, kv_tokens=kv_tokens, shuffle_pages=random.Random(2))
     prompts = {str(number): tuple(2 + (number + i) % 40 for i in range(20)) for number in range(3)}
     for name, prompt in prompts.items():
         engine.submit(Request(name, prompt, SamplingParams(max_tokens=int(name), seed=1), prompt_logits=True))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
 
-from quipu.gguf import GGUFReader
+from quipu.gguf import GGUFReader, ModelKeys
 
 
 def weight_bytes_per_token(reader: GGUFReader) -> int:
@@ -24,21 +22,15 @@ def cache_bytes_per_position(reader: GGUFReader, key_bytes: int = 2, value_bytes
     Args:
         key_bytes: size of one cached key element, 2 for f16.
         value_bytes: size of one cached value element.
+
+    Raises:
+        ModelFileError: a key of the model has the wrong kind of value.
     """
-    prefix = f"{reader.metadata.get('general.architecture')}."
-    num_layers = _number(reader, f"{prefix}block_count")
-    num_heads = _number(reader, f"{prefix}attention.head_count")
-    head_length = _number(reader, f"{prefix}embedding_length") // max(num_heads, 1)
-    key_length = _number(reader, f"{prefix}attention.key_length", head_length)
-    value_length = _number(reader, f"{prefix}attention.value_length", head_length)
-    heads: Any = reader.metadata.get(f"{prefix}attention.head_count_kv", num_heads)
-    num_kv_heads = sum(map(int, heads)) if isinstance(heads, Iterable) else int(heads) * num_layers
+    keys = ModelKeys(reader.metadata, path=reader.path)
+    num_layers = keys.integer("block_count", 0)
+    num_heads = keys.integers("attention.head_count", num_layers, ())
+    num_kv_heads = sum(keys.integers("attention.head_count_kv", num_layers, num_heads))
+    head_length = keys.integer("embedding_length", 0) // max([1, *num_heads])
+    key_length = keys.integer("attention.key_length", head_length)
+    value_length = keys.integer("attention.value_length", head_length)
     return num_kv_heads * (key_length * key_bytes + value_length * value_bytes)
-
-
-def _number(reader: GGUFReader, key: str, default: int = 0) -> int:
-    value = reader.metadata.get(key, default)
-    if isinstance(value, Iterable):  # one value per layer: the mean is near enough for a share of the bandwidth
-        values = [int(item) for item in value if not isinstance(item, str)]
-        return round(sum(values) / len(values)) if values else default
-    return int(value)

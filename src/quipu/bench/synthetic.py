@@ -75,6 +75,7 @@ _FALLBACKS: Mapping[GGMLType, GGMLType] = MappingProxyType(
         GGMLType.Q6_K: GGMLType.Q8_0,
         GGMLType.TQ1_0: GGMLType.Q4_0,
         GGMLType.TQ2_0: GGMLType.Q4_0,
+        GGMLType.Q2_0: GGMLType.Q4_0,
     }
 )
 
@@ -102,10 +103,15 @@ _SCALES: Mapping[GGMLType, tuple[tuple[int, float], ...]] = MappingProxyType(
         GGMLType.IQ4_XS: ((0, 1.0),),
         GGMLType.TQ1_0: ((52, 1.0),),
         GGMLType.TQ2_0: ((64, 1.0),),
+        GGMLType.Q1_0: ((0, 1.0),),
+        GGMLType.Q2_0: ((0, 1.0),),
     }
 )
 _WEIGHT_STD = 0.02
-_CHUNK_ROWS = 256  # distinct random rows; a tensor repeats them
+# Distinct random blocks of a type, repeated without end. The number is prime, so that rows of any length begin at
+# different blocks: no two tokens of a vocabulary get equal rows, which would tie their logits.
+_POOL_BLOCKS = 262_147
+_SAMPLE_BLOCKS = 4096
 
 
 def write_synthetic_model(
@@ -134,11 +140,11 @@ def write_synthetic_model(
     specs = list(_tensor_specs(sizes, _types_of(type_name)))
     total = sum(spec.num_bytes for spec in specs)
     rng = np.random.default_rng(seed)
-    chunks: dict[tuple[GGMLType, int], NDArray[np.uint8]] = {}
+    pools: dict[GGMLType, NDArray[np.uint8]] = {}
     done = 0
     with GGUFWriter(path, _metadata(sizes, shape, type_name), specs) as writer:
         for spec in specs:
-            for piece in _tensor_pieces(spec, chunks, rng):
+            for piece in _tensor_pieces(spec, pools, rng):
                 writer.write(spec.name, piece)
                 done += len(piece)
                 if progress is not None:
@@ -167,8 +173,9 @@ def _tensor_specs(sizes: Shape, types: tuple[GGMLType, GGMLType, GGMLType]) -> I
     q_rows, kv_rows = sizes.num_heads * sizes.head_length, sizes.num_kv_heads * sizes.head_length
 
     def matrix(name: str, cols: int, rows: int, wanted: GGMLType) -> TensorSpec:
-        fits = cols % wanted.block_size == 0
-        return TensorSpec(name, (cols, rows), wanted if fits else _FALLBACKS.get(wanted, GGMLType.IQ4_NL))
+        if cols % wanted.block_size:
+            wanted = _FALLBACKS.get(wanted, GGMLType.IQ4_NL)
+        return TensorSpec(name, (cols, rows), wanted)
 
     def vector(name: str, length: int) -> TensorSpec:
         return TensorSpec(name, (length,), GGMLType.F32)
@@ -195,35 +202,36 @@ def _tensor_specs(sizes: Shape, types: tuple[GGMLType, GGMLType, GGMLType]) -> I
 
 
 def _tensor_pieces(
-    spec: TensorSpec, chunks: dict[tuple[GGMLType, int], NDArray[np.uint8]], rng: np.random.Generator
+    spec: TensorSpec, pools: dict[GGMLType, NDArray[np.uint8]], rng: np.random.Generator
 ) -> Iterator[NDArray[np.uint8]]:
     if len(spec.shape) == 1:
         value = 0.0 if spec.name.endswith(".bias") else 1.0
         yield np.full(spec.shape, value, np.float32).view(np.uint8)
         return
-    cols, rows = spec.shape
-    if (spec.type, cols) not in chunks:
-        chunks[spec.type, cols] = _random_rows(spec.type, _CHUNK_ROWS, cols, rng)
-    chunk = chunks[spec.type, cols]
-    for first in range(0, rows, _CHUNK_ROWS):
-        yield chunk[: min(_CHUNK_ROWS, rows - first)].reshape(-1)
+    if spec.type not in pools:
+        pools[spec.type] = _random_blocks(spec.type, rng)
+    pool = pools[spec.type]
+    start, missing = int(rng.integers(_POOL_BLOCKS)) * spec.type.block_bytes, spec.num_bytes
+    while missing:
+        piece = pool[start : start + missing]
+        yield piece
+        start, missing = 0, missing - len(piece)
 
 
-def _random_rows(weight_type: GGMLType, num_rows: int, num_cols: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """uint8 [num_rows, row bytes]: random blocks whose values have standard deviation _WEIGHT_STD."""
+def _random_blocks(weight_type: GGMLType, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """_POOL_BLOCKS random blocks as flat bytes; their values have standard deviation _WEIGHT_STD."""
     if weight_type in (GGMLType.F32, GGMLType.F16, GGMLType.BF16):
-        values = rng.normal(0.0, _WEIGHT_STD, (num_rows, num_cols)).astype(np.float32)
+        values = rng.normal(0.0, _WEIGHT_STD, _POOL_BLOCKS).astype(np.float32)
         if weight_type == GGMLType.F32:
-            return values.view(np.uint8).reshape(num_rows, -1)
+            return values.view(np.uint8)
         if weight_type == GGMLType.F16:
-            return values.astype(np.float16).view(np.uint8).reshape(num_rows, -1)
-        return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8).reshape(num_rows, -1)
-    num_blocks = num_cols // weight_type.block_size
-    blocks = rng.integers(0, 256, (num_rows, num_blocks, weight_type.block_bytes), dtype=np.uint8)
+            return values.astype(np.float16).view(np.uint8)
+        return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+    blocks = rng.integers(0, 256, (_POOL_BLOCKS, weight_type.block_bytes), dtype=np.uint8)
     _set_scales(blocks, weight_type, 1.0)
-    spread = float(np.std(dequantize(blocks[:4].reshape(4, -1), weight_type)))
+    spread = float(np.std(dequantize(blocks[:_SAMPLE_BLOCKS], weight_type)))
     _set_scales(blocks, weight_type, _WEIGHT_STD / spread)
-    return blocks.reshape(num_rows, -1)
+    return blocks.reshape(-1)
 
 
 def _set_scales(blocks: NDArray[np.uint8], weight_type: GGMLType, scale: float) -> None:

@@ -116,8 +116,12 @@ def bench(options: BenchOptions) -> int:
         reads = Reads(weight_bytes_per_token(reader), _cache_bytes(reader, options), bandwidth.bytes_per_second)
         results = _measure(llm, prompts, generations, options.repetitions, reads)
         facts = describe_model(reader)
-        settings = {"threads": llm.threads, "ctx_size": llm.ctx_size, "repetitions": options.repetitions}
-        settings["kv_type"] = options.kv_type() or "f16"
+        settings = {
+            "threads": llm.threads,
+            "ctx_size": llm.ctx_size,
+            "kv_type": options.kv_type() or "f16",
+            "repetitions": options.repetitions,
+        }
     if output == "json":
         print(json.dumps(_report(results, facts, bandwidth, load_s, settings), indent=2, ensure_ascii=False))
     elif output == "md":

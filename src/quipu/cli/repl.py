@@ -48,10 +48,10 @@ def welcome(session: Session) -> None:
     """Say which model this is, and how to talk to it."""
     facts, screen = session.facts, session.screen
     screen.note(f"quipu {__version__}: {facts.label}, context {session.llm.ctx_size} tokens")
-    if facts.is_placeholder:
-        screen.note("This model is a placeholder: it has learned nothing, and what it writes is noise.")
-    elif facts.description:
+    if facts.description:
         screen.note(facts.description)
+    if facts.is_placeholder:
+        screen.note("This model is a placeholder, not a trained one: name a GGUF file to talk to a real one.")
     if session.multiline:
         screen.note("Type a message; a line that ends in \\ sends it. /help shows the commands, /bye leaves.")
     else:

@@ -49,7 +49,7 @@ def run(options: RunOptions) -> int:
     page_in(shards)
 
     started = time.perf_counter()
-    with LLM(path, **arguments, **({} if template is None else {"chat_template": template})) as llm:
+    with LLM(path, chat_template=template, **arguments) as llm:
         load_s = time.perf_counter() - started
         for line in llm.warnings if not options.json else ():
             screen.warn(line)

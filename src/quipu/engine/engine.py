@@ -7,11 +7,11 @@ There is no thread and no loop in here; whoever wants progress calls `step`.
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,12 @@ from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
 from quipu.types import Event, FinishReason, Request, SamplingParams
 
+if TYPE_CHECKING:
+    from random import Random
+
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
-_SEED_BITS = 32
+_SEED_BYTES = 4
 
 
 class EngineTokenizer(Protocol):
@@ -71,7 +74,7 @@ class Engine:
         batch_size: int = 2048,
         ubatch_size: int = 512,
         page_size: int = 64,
-        shuffle_pages: int | None = None,
+        shuffle_pages: Random | None = None,
     ) -> None:
         """
         Args:
@@ -84,7 +87,7 @@ class Engine:
             kv_tokens: tokens that the KV cache holds over all requests; None: one full context, or several short ones.
             batch_size, ubatch_size: most tokens in a step. A step is one pass, so the smaller of the two counts.
             page_size: tokens per page of the KV cache.
-            shuffle_pages: seed for handing out pages in random order; for tests.
+            shuffle_pages: hands out pages in random order; for tests.
 
         Raises:
             UsageError: a size is out of range.
@@ -112,7 +115,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._sampler = sampler
         self._runner = Runner(program, backend, kv_spec, self.plan.num_pages, max_tokens)
-        self._pages = PageAllocator(self.plan.num_pages, page_size, shuffle_seed=shuffle_pages)
+        self._pages = PageAllocator(self.plan.num_pages, page_size, shuffle=shuffle_pages)
         self._scheduler = Scheduler(self._pages, max_tokens=max_tokens, max_outputs=max_outputs)
         self._live: dict[str, SequenceState] = {}
         self._arrivals: deque[SequenceState] = deque()
@@ -239,7 +242,7 @@ class Engine:
         return SequenceState(
             request,
             ctx_size=self.ctx_size,
-            seed=secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % 2**64,
+            seed=int.from_bytes(os.urandom(_SEED_BYTES)) if sampling.seed is None else sampling.seed % 2**64,
             chains=Chains(chain, early_chain),
             end_ids=end_ids,
             detokenizer=None if tokenizer is None else tokenizer.detokenizer(),

@@ -6,8 +6,11 @@ counted, so that several sequences can hold the same full page once prefixes are
 
 from __future__ import annotations
 
-import random
 from array import array
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 class PageTable:
@@ -34,17 +37,17 @@ class PageAllocator:
     Args:
         num_pages: pages there are.
         page_size: token positions per page.
-        shuffle_seed: hand pages out in a random order, as after long use. For tests: nothing may rely on neighbours.
+        shuffle: hands pages out in random order, as after long use. For tests: nothing may rely on neighbours.
     """
 
-    def __init__(self, num_pages: int, page_size: int, *, shuffle_seed: int | None = None) -> None:
+    def __init__(self, num_pages: int, page_size: int, *, shuffle: Random | None = None) -> None:
         assert num_pages > 0
         assert page_size > 0
         self.num_pages = num_pages
         self.page_size = page_size
         self._free = list(range(num_pages - 1, -1, -1))
         self._num_holders = array("i", bytes(4 * num_pages))
-        self._random = None if shuffle_seed is None else random.Random(shuffle_seed)
+        self._random = shuffle
         if self._random is not None:
             self._random.shuffle(self._free)
 
