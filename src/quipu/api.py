@@ -199,7 +199,7 @@ class LLM:
             TokenizerError: the prompt is text, and the file has no usable vocabulary.
             EngineError: the request failed. In a list it does not raise: its finish_reason is ERROR.
         """
-        is_batch = _is_batch(prompt)
+        is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
         prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
         events = self._submit(prompts, sampling, lambda event: event)
         if stream:
@@ -262,7 +262,7 @@ class LLM:
             TemplateError: there is no chat template, or it refuses the messages.
             InvalidRequestError, ContextLengthError, TokenizerError, EngineError: as for `generate`.
         """
-        is_batch = len(messages) > 0 and isinstance(messages[0], Sequence) and not isinstance(messages[0], str)
+        is_batch = _is_list(messages) and _is_list(messages[0])
         conversations = cast(Sequence[Messages], messages if is_batch else [messages])
         template = self._chat_template()
         rendered = [
@@ -434,9 +434,9 @@ def _fold(stream: EventStream[E]) -> list[Completion]:
     return [Completion.of(of_one) for of_one in events.values()]
 
 
-def _is_batch(prompt: Any) -> bool:
-    """Whether it is a list of prompts: neither text nor numbers."""
-    return not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], int | float | np.number)
+def _is_list(value: Any) -> bool:
+    """Whether it is a list, or the like, with something in it. Text is none, nor are arrays."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
 
 
 def _for_each(sampling: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int) -> Sequence[SamplingParams]:
@@ -469,8 +469,7 @@ def _checked(messages: Any) -> list[Mapping[str, Any]]:
     Raises:
         InvalidRequestError: these are not messages.
     """
-    good = isinstance(messages, Sequence) and not isinstance(messages, str) and len(messages) > 0
-    if not good or not all(isinstance(message, Mapping) and "role" in message for message in messages):
+    if not _is_list(messages) or not all(isinstance(message, Mapping) and "role" in message for message in messages):
         raise InvalidRequestError(
             'messages must be a list such as [{"role": "user", "content": "hello"}]', field="messages"
         )

@@ -29,7 +29,7 @@ class Bandwidth:
     num_bytes: int
 
 
-def measure_bandwidth(num_threads: int, *, available_bytes: int | None = None, repeats: int = 5) -> Bandwidth:
+def measure_bandwidth(num_threads: int, *, available_bytes: int | None = None, repeats: int = 3) -> Bandwidth:
     """Measure it; takes about a second.
 
     Args:

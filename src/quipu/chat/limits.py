@@ -174,11 +174,9 @@ class Meter:
         return Extent(num_nodes, num_chars, depth)
 
     def bound(self, value: Any) -> Any:
-        """`value`, once it is known that comparing, hashing or printing it ends."""
-        if isinstance(value, str):
-            return value
+        """`value`, once it is known that comparing or hashing it ends, and naming it in an error, too."""
         if isinstance(value, _CONTAINERS):
-            self.measure(value)
+            self.require_chars(self.measure(value).num_chars)
         return value
 
     def text(self, value: Any) -> str:

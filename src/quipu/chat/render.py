@@ -208,6 +208,8 @@ def _line_of(traceback: TracebackType | None, template: Template) -> int | None:
 
 def _reason(error: BaseException) -> str:
     """What an exception says, on one line and without its full stop."""
+    if isinstance(error, KeyError):
+        return f"there is no {error.args[0]!r}" if error.args and isinstance(error.args[0], str) else "there is no such key"
     text = error.message or "" if isinstance(error, TemplateSyntaxError) else str(error)
     text = re.sub(r"\s+", " ", text[: 4 * _MAX_REASON_CHARS]).strip().rstrip(".")
     if len(text) > _MAX_REASON_CHARS:

@@ -240,8 +240,9 @@ def _print(context: Context, value: Any) -> str:
     return environment.meter.text(value)
 
 
-def _raise_exception(message: Any) -> NoReturn:
-    raise RefusalError(str(message)[:1000])
+@pass_context
+def _raise_exception(context: Context, message: Any) -> NoReturn:
+    raise RefusalError(_print(context, message))
 
 
 def _range(*arguments: int) -> range:

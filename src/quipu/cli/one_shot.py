@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,13 +37,16 @@ def show_answer(
     Raises:
         QuipuError: the prompt does not fit, the template refuses it, ...
     """
-    reply = follow(conversation.ask(prompt, sampling, variables), screen)
+    started_s = time.perf_counter()
+    answer = conversation.ask(prompt, sampling, variables)
+    text_s = time.perf_counter() - started_s
+    reply = follow(answer, screen)
     if reply.finish_reason is FinishReason.ABORT:
         return _INTERRUPTED
     if _filled_context(conversation, reply):
         screen.warn(f"the text was cut: the context of {conversation.llm.ctx_size} tokens is full; raise --ctx-size")
     if verbose and reply.usage is not None and reply.timings is not None:
-        for line in timing_lines(load_s, reply.usage, reply.timings):
+        for line in timing_lines(load_s, text_s, reply.usage, reply.timings):
             screen.note(line)
     return 0
 
@@ -61,7 +65,10 @@ def print_json(
         QuipuError: the prompt does not fit, the template refuses it, ...
     """
     silent = Screen(io.StringIO(), io.StringIO())
-    reply = follow(conversation.ask(prompt, sampling, variables), silent)
+    started_s = time.perf_counter()
+    answer = conversation.ask(prompt, sampling, variables)
+    text_s = time.perf_counter() - started_s
+    reply = follow(answer, silent)
     report: dict[str, Any] = {
         "text": reply.text,
         "reasoning": reply.reasoning,
@@ -73,7 +80,7 @@ def print_json(
     if reply.usage is not None:
         report["usage"] = {**dataclasses.asdict(reply.usage), "total_tokens": reply.usage.total_tokens}
     if reply.usage is not None and reply.timings is not None:
-        report["timings"] = timing_values(load_s, reply.usage, reply.timings)
+        report["timings"] = timing_values(load_s, text_s, reply.usage, reply.timings)
     print(json.dumps(report, ensure_ascii=False, indent=2))
     return _INTERRUPTED if reply.finish_reason is FinishReason.ABORT else 0
 

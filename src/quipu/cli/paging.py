@@ -7,11 +7,9 @@ order of use, with nothing on the screen. Reading it from front to back is faste
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from quipu.bench.machine import describe_machine
 
@@ -46,7 +44,7 @@ def _is_present(descriptor: int, offset: int) -> bool:
 
 
 def page_in(paths: Sequence[Path]) -> None:
-    """Read what is missing of large files, with a progress bar where standard error is a terminal.
+    """Read what is missing of large files, with the progress shown where standard error is a terminal.
 
     Does nothing where most of it is there already, or where it would not fit into the memory that is free.
     """
@@ -56,12 +54,22 @@ def page_in(paths: Sequence[Path]) -> None:
     available_bytes = describe_machine().memory_available_bytes
     if available_bytes is None or total_bytes > available_bytes:
         return
-    console = Console(stderr=True)
-    columns = (TextColumn("reading the model"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total_bytes)
+    is_shown = sys.stderr.isatty()
+    num_read = 0
+
+    def advance(num_bytes: int) -> None:
+        nonlocal num_read
+        num_read += num_bytes
+        if is_shown:  # plain text: this module is on the way to every answer, and rich takes a while to import
+            share = f"{num_read / total_bytes:4.0%} of {total_bytes / 1e9:.1f} GB"
+            print(f"\rreading the model: {share}", end="", file=sys.stderr, flush=True)
+
+    try:
         for path in paths:
-            _read_through(path, lambda num_bytes: progress.advance(task, num_bytes))
+            _read_through(path, advance)
+    finally:
+        if is_shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _read_through(path: Path, advance: Callable[[int], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,8 +53,11 @@ class Session:
 
     def take_turn(self, question: str) -> None:
         """Ask `question` and show the answer. An error is shown and the question forgotten: the session goes on."""
+        started_s = time.perf_counter()
         try:
-            reply = follow(self.conversation.ask(question, self.sampling, self.variables), self.screen)
+            answer = self.conversation.ask(question, self.sampling, self.variables)
+            text_s = time.perf_counter() - started_s
+            reply = follow(answer, self.screen)
         except ContextLengthError as error:
             self.exit_code = exit_code(error)
             self.screen.error(
@@ -72,9 +76,9 @@ class Session:
             self.screen.note(_NOT_KEPT)
             return
         self.conversation.add(question, reply.text)
-        self._comment(reply)
+        self._comment(reply, text_s)
 
-    def _comment(self, reply: Reply) -> None:
+    def _comment(self, reply: Reply, text_s: float) -> None:
         """Say why the answer ended, where that was not the model's wish, and how fast it was."""
         used = reply.usage.total_tokens if reply.usage is not None else 0
         if reply.finish_reason is FinishReason.ABORT:
@@ -87,5 +91,5 @@ class Session:
         elif reply.finish_reason is FinishReason.LENGTH:
             self.screen.note(f"(cut after {self.sampling.max_tokens} tokens, the limit of -n)")
         if self.verbose and reply.usage is not None and reply.timings is not None:
-            for line in timing_lines(self.load_s, reply.usage, reply.timings):
+            for line in timing_lines(self.load_s, text_s, reply.usage, reply.timings):
                 self.screen.note(line)

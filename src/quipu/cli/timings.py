@@ -20,28 +20,31 @@ def rates(usage: Usage, timings: Timings) -> tuple[float | None, float | None]:
     )
 
 
-def timing_lines(load_s: float, usage: Usage, timings: Timings) -> list[str]:
-    """Load, prompt and generation, one line each.
+def timing_lines(load_s: float, text_s: float, usage: Usage, timings: Timings) -> list[str]:
+    """Load, text, prompt and generation, one line each.
 
     Args:
         load_s: seconds it took to open the model.
+        text_s: seconds from the text to its tokens, with the chat template; the first time the tokenizer is built, too.
     """
     prompt_rate, generation_rate = rates(usage, timings)
     cached = f" ({usage.cached_tokens} remembered)" if usage.cached_tokens else ""
-    total_s = load_s + timings.queue_s + timings.prompt_s + timings.generation_s
+    total_s = load_s + text_s + timings.queue_s + timings.prompt_s + timings.generation_s
     return [
         f"load        {load_s:8.2f} s",
+        f"text        {text_s:8.2f} s",
         f"prompt      {timings.prompt_s:8.2f} s  {usage.prompt_tokens:6d} tokens{cached}{_rate(prompt_rate)}",
         f"generation  {timings.generation_s:8.2f} s  {usage.completion_tokens:6d} tokens{_rate(generation_rate)}",
         f"total       {total_s:8.2f} s",
     ]
 
 
-def timing_values(load_s: float, usage: Usage, timings: Timings) -> dict[str, Any]:
+def timing_values(load_s: float, text_s: float, usage: Usage, timings: Timings) -> dict[str, Any]:
     """The same for JSON; seconds and tokens per second."""
     prompt_rate, generation_rate = rates(usage, timings)
     return {
         "load_s": load_s,
+        "text_s": text_s,
         "queue_s": timings.queue_s,
         "prompt_s": timings.prompt_s,
         "generation_s": timings.generation_s,

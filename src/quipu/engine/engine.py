@@ -219,7 +219,10 @@ class Engine:
             assert len(sequence.table) >= self._pages.pages_for(sequence.num_computed), "computed tokens without pages"
 
     def _check_ids(self, field: str, token_ids: Sequence[int]) -> None:
-        ids = np.asarray(token_ids)
+        try:
+            ids = np.asarray(token_ids)
+        except ValueError:  # lists of several lengths
+            ids = np.zeros((1, 1))
         if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
             raise InvalidRequestError(f"{field} must be made of token ids, which are whole numbers", field=field)
         outside = ids[(ids < 0) | (ids >= self.vocab_size)]

@@ -1,0 +1,167 @@
+"""The memory plan, and what the machine is said to offer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from quipu.backends.program import KVSpec, Recorder, Weight
+from quipu.engine.machine import available_memory_bytes, num_usable_cores
+from quipu.engine.memory import MemoryPlan, plan_memory
+from quipu.engine.runner import weight_bytes, workspace_bytes
+from quipu.errors import InsufficientMemoryError, UsageError
+from quipu.gguf import GGMLType
+
+SPEC = KVSpec(2, 4, 64, 64, GGMLType.F16, GGMLType.F16, 64)
+PER_TOKEN = 2 * 4 * 128 * 2
+MIB = 1 << 20
+
+
+def plan(
+    ctx_size: int | None = None, kv_tokens: int | None = None, available_bytes: int | None = 1000 * MIB
+) -> MemoryPlan:
+    return plan_memory(
+        SPEC,
+        weight_bytes=500 * MIB,
+        workspace_bytes=10 * MIB,
+        trained_ctx=4096,
+        ctx_size=ctx_size,
+        kv_tokens=kv_tokens,
+        available_bytes=available_bytes,
+    )
+
+
+def test_trained_length_where_it_fits() -> None:
+    result = plan()
+    assert (result.ctx_size, result.warnings) == (4096, ())
+    assert result.num_pages * 64 == 16384  # room for several requests
+    assert result.kv_bytes == 16384 * PER_TOKEN
+    assert plan(available_bytes=None).ctx_size == 4096
+
+
+def test_cut_down_with_a_warning() -> None:
+    result = plan(available_bytes=514 * MIB)
+    assert 512 <= result.ctx_size < 4096
+    assert result.ctx_size % 64 == 0
+    assert result.needed_bytes <= 514 * MIB
+    assert f"{result.ctx_size} of the trained 4096" in result.warnings[0]
+
+
+def test_longer_than_trained_is_allowed_with_a_warning() -> None:
+    result = plan(ctx_size=8192)
+    assert result.ctx_size == 8192
+    assert "4096" in result.warnings[0]
+
+
+def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
+    for arguments in ({"available_bytes": 400 * MIB}, {"ctx_size": 1 << 20}, {"kv_tokens": 1 << 20}):
+        with pytest.raises(InsufficientMemoryError) as caught:
+            plan(**arguments)
+        error = caught.value
+        assert error.needed_bytes > error.available_bytes
+        assert f"{error.needed_bytes / (1 << 30):.2f} GiB" in str(error)
+        assert f"{error.available_bytes / (1 << 30):.2f} GiB are free" in str(error)
+
+
+def test_size_of_the_cache() -> None:
+    assert plan(ctx_size=100, kv_tokens=1000).num_pages == 16
+    assert plan(kv_tokens=1000).ctx_size == 1000
+    with pytest.raises(UsageError, match="cannot hold"):
+        plan(ctx_size=1000, kv_tokens=999)
+
+
+def test_program_sizes() -> None:
+    import numpy as np
+
+    recorder = Recorder()
+    table = Weight("token_embd.weight", GGMLType.F32, (10, 8), np.zeros((10, 32), dtype=np.uint8))
+    up = Weight("up", GGMLType.F32, (16, 8), np.zeros((16, 32), dtype=np.uint8))
+    x = recorder.embed(table)
+    (_,) = recorder.linear(x, [up])
+    (logits,) = recorder.linear(recorder.select_outputs(x), [table])
+    program = recorder.finish(logits)
+    assert weight_bytes(program) == 10 * 32 + 16 * 32
+    assert workspace_bytes(program, 100, 1) == 4 * 100 * (8 + 16)
+    assert workspace_bytes(program, 100, 1000) == 4 * (1000 * 8 + 1000 * 10)
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+MEMINFO = {"proc/meminfo": "MemTotal: 2000 kB\nMemAvailable:    1000 kB\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        (MEMINFO, 1000 * 1024),
+        ({"sys/fs/cgroup/memory.max": "max", **MEMINFO}, 1000 * 1024),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/memory.max": "max",
+                "sys/fs/cgroup/a/b/memory.current": "90",
+                "sys/fs/cgroup/a/memory.max": "100000",
+                "sys/fs/cgroup/a/memory.current": "90000",
+                "sys/fs/cgroup/a/memory.stat": "anon 5\nfile 30000\nslab 1\n",
+                **MEMINFO,
+            },
+            40_000,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x\n1:cpu:/\n",
+                "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "50000",
+                "sys/fs/cgroup/memory/x/memory.usage_in_bytes": "20000",
+                **MEMINFO,
+            },
+            30_000,
+        ),
+    ],
+    ids=["nothing", "meminfo", "no limit", "version 2", "version 1"],
+)
+def test_available_memory(tmp_path: Path, files: dict[str, str], expected: int | None) -> None:
+    assert available_memory_bytes(write(tmp_path, files)) == expected
+
+
+def test_available_memory_here() -> None:
+    available = available_memory_bytes()
+    assert available is not None
+    assert available > 1 << 20
+
+
+@pytest.fixture
+def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+@pytest.mark.usefixtures("eight_cpus")
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        (
+            {f"sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list": f"{n % 4},{n % 4 + 4}" for n in range(8)},
+            4,
+        ),
+        ({"sys/fs/cgroup/cpu.max": "max 100000"}, 8),
+        ({"sys/fs/cgroup/cpu.max": "250000 100000"}, 3),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "50000 100000"}, 1),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 2),
+    ],
+)
+def test_usable_cores(tmp_path: Path, files: dict[str, str], expected: int) -> None:
+    assert num_usable_cores(write(tmp_path, files)) == expected
+
+
+def test_usable_cores_here() -> None:
+    assert 1 <= num_usable_cores() <= (os.cpu_count() or 1)
