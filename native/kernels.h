@@ -43,9 +43,9 @@ struct Kernels {
     // Float types read x, int8 types read quantized rows (`row_bytes` of activation memory per token).
     void (*matvec)(const Matrix &w, int row_begin, int row_end, const float *x, int64_t x_stride, uint8_t *quantized,
                    int num_tokens, float *out, int64_t out_stride, float *scratch);
-    // c[panel][kTileRows][16] = w[row_begin ...] . x over all panels; `scratch` holds one unpacked tile.
+    // c[panel][kTileRows][16] = w[row_begin ...] . x for num_tokens packed tokens; `scratch` holds one unpacked tile.
     void (*matmul_tile)(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels,
-                        const FloatPanel *float_panels, int num_panels, float *c, uint8_t *scratch);
+                        const FloatPanel *float_panels, int num_tokens, float *c, uint8_t *scratch);
 
     void (*kv_write)(const KvLayer &layer, const float *k, const float *v, int64_t page, int slot, int kv_head);
     void (*attention)(const AttentionWork &work, float *scratch);

@@ -131,8 +131,8 @@ class Linear final : public Step {
                             product->out.width, worker.scratch);
             finish_rows(*product, begin, end, rows);
         } else {
-            kernels_.matmul_tile(product->weight, begin, end - begin, packed_.panels, packed_.float_panels,
-                                 PackedActivations::num_panels(rows), worker.scratch, worker.tile_scratch);
+            kernels_.matmul_tile(product->weight, begin, end - begin, packed_.panels, packed_.float_panels, rows,
+                                 worker.scratch, worker.tile_scratch);
             store_tile(*product, begin, end, rows, worker.scratch);
         }
     }
@@ -210,12 +210,11 @@ class SwigluLinear final : public Step {
     }
 
     void execute_tile(int begin, int end, int rows, const Worker &worker) const {
-        const int num_panels = PackedActivations::num_panels(rows);
         const int64_t size = tile_floats(rows);
         float *gate = worker.scratch, *up = gate + size;
-        kernels_.matmul_tile(gate_, begin, end - begin, packed_.panels, packed_.float_panels, num_panels, gate,
+        kernels_.matmul_tile(gate_, begin, end - begin, packed_.panels, packed_.float_panels, rows, gate,
                              worker.tile_scratch);
-        kernels_.matmul_tile(up_, begin, end - begin, packed_.panels, packed_.float_panels, num_panels, up,
+        kernels_.matmul_tile(up_, begin, end - begin, packed_.panels, packed_.float_panels, rows, up,
                              worker.tile_scratch);
         kernels_.swiglu(gate, up, gate, size);
         for (int t = 0; t < rows; t++) {

@@ -43,81 +43,91 @@ void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group,
     }
 }
 
-// Products of R rows of codes with 16 tokens, summed in int16 over `count` steps of 4 values. `pinned` keeps the
+// Kernels below work on R rows and the first 8 * H tokens of a panel, H = 1 or 2 vectors of tokens for each row. A
+// panel that is at most half full is done with H = 1 and twice the rows. Arrays keep two vectors per row in both cases:
+// in this form gcc 12 holds them in registers.
+
+// Products of unsigned codes with activations, summed in int16 over `count` steps of 4 values. `pinned` keeps the
 // compiler from computing all products before the first sum, which needs more registers than there are.
-template <class W, int R>
-inline void sum_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step, int count,
-                         I16x16 (&acc)[R][2]) {
+template <int R, int H>
+[[gnu::always_inline]] inline void sum_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step,
+                                                int count, I16x16 (&acc)[R][2]) {
     unrolled<R>([&]<int I>() { acc[I][0] = acc[I][1] = zero_i16(); });
 #pragma GCC unroll 1
     for (const int end = step + count; step < end; step++) {
-        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][8]);
+        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][H == 2 ? 8 : 0]);
         unrolled<R>([&]<int I>() {
             const B8x32 code = splat_4bytes(&tile.codes[r + I][4 * step]);
             acc[I][0] = pinned(acc[I][0] + dot_pairs(code, a0));
-            acc[I][1] = pinned(acc[I][1] + dot_pairs(code, a1));
+            if constexpr (H == 2)
+                acc[I][1] = pinned(acc[I][1] + dot_pairs(code, a1));
         });
     }
 }
 
 // The same for signed codes, whose products fill an int16 at once and are widened step by step.
-template <int R>
-inline void sum_signed_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step, int count,
-                                I32x8 (&dots)[R][2]) {
+template <int R, int H>
+[[gnu::always_inline]] inline void sum_signed_products(const CodeTile &tile, int r, const ActivationPanel &panel,
+                                                       int step, int count, I32x8 (&dots)[R][2]) {
     unrolled<R>([&]<int I>() { dots[I][0] = dots[I][1] = zero_i32(); });
     const I16x16 one = splat_i16(1);
 #pragma GCC unroll 1
     for (const int end = step + count; step < end; step++) {
-        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][8]);
+        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][H == 2 ? 8 : 0]);
         unrolled<R>([&]<int I>() {
             const B8x32 code = splat_4bytes(&tile.codes[r + I][4 * step]),
                         magnitude = splat_4bytes(&tile.magnitudes[r + I][4 * step]);
             dots[I][0] = pinned(dots[I][0] + dot_pairs(dot_pairs(magnitude, apply_sign(a0, code)), one));
-            dots[I][1] = pinned(dots[I][1] + dot_pairs(dot_pairs(magnitude, apply_sign(a1, code)), one));
+            if constexpr (H == 2)
+                dots[I][1] = pinned(dots[I][1] + dot_pairs(dot_pairs(magnitude, apply_sign(a1, code)), one));
         });
     }
 }
 
 // The integer dot products of group g (32 values).
-template <class W, int R>
-inline void group_dots(const CodeTile &tile, int r, const ActivationPanel &panel, int g, I32x8 (&dots)[R][2]) {
+template <class W, int R, int H>
+[[gnu::always_inline]] inline void group_dots(const CodeTile &tile, int r, const ActivationPanel &panel, int g,
+                                              I32x8 (&dots)[R][2]) {
     constexpr int kDepth = int16_depth<W>();
     if constexpr (W::kSigned)
-        return sum_signed_products<R>(tile, r, panel, g * 8, 8, dots);
+        return sum_signed_products<R, H>(tile, r, panel, g * 8, 8, dots);
     unrolled<8 / kDepth>([&]<int Piece>() {
         I16x16 acc[R][2];
-        sum_products<W, R>(tile, r, panel, g * 8 + Piece * kDepth, kDepth, acc);
+        sum_products<R, H>(tile, r, panel, g * 8 + Piece * kDepth, kDepth, acc);
         unrolled<R>([&]<int I>() {
             const I16x16 factor =
                 splat_i16(W::kPairScales ? tile.pair_scales[r + I][2 * g + Piece * kDepth / 4] : int16_t(1));
-            unrolled<2>([&]<int Half>() {
-                const I32x8 dot = dot_pairs(acc[I][Half], factor);
-                dots[I][Half] = Piece == 0 ? dot : dots[I][Half] + dot;
+            unrolled<H>([&]<int J>() {
+                const I32x8 dot = dot_pairs(acc[I][J], factor);
+                dots[I][J] = Piece == 0 ? dot : dots[I][J] + dot;
             });
         });
     });
 }
 
-// Rows r .. r + R - 1 against one panel, groups [0, num_groups): c[row][16] += products.
-template <class W, int R>
-inline void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups, float *c) {
+// c[row][16] += products of groups [0, num_groups).
+template <class W, int R, int H>
+[[gnu::noinline]] void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
+                                     float *c) {
     for (int g = 0; g < num_groups; g++) {
         I32x8 dots[R][2];
-        group_dots<W, R>(tile, r, panel, g, dots);
+        group_dots<W, R, H>(tile, r, panel, g, dots);
         const F32x8 s0 = load(panel.scales[g]), s1 = load(panel.scales[g] + 8);
         unrolled<R>([&]<int I>() {
             const F32x8 scale = splat_load(&tile.scales[r + I][g]);
             float *ci = c + I * kPanelTokens;
             store(ci, fma(to_f32(dots[I][0]) * s0, scale, load(ci)));
-            store(ci + 8, fma(to_f32(dots[I][1]) * s1, scale, load(ci + 8)));
+            if constexpr (H == 2)
+                store(ci + 8, fma(to_f32(dots[I][1]) * s1, scale, load(ci + 8)));
         });
         keep_in_memory(); // c has no registers to live in
     }
 }
 
 // c -= offsets . sums, for formats whose codes are shifted.
-template <class W, int R>
-inline void subtract_offsets(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups, float *c) {
+template <class W, int R, int H>
+[[gnu::noinline]] void subtract_offsets(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
+                                        float *c) {
     F32x8 acc[R][2];
     unrolled<R>([&]<int I>() { acc[I][0] = acc[I][1] = zero_f32(); });
     const float (*sums)[kPanelTokens] = W::kPairScales ? panel.sums16 : panel.sums32;
@@ -127,39 +137,58 @@ inline void subtract_offsets(const CodeTile &tile, int r, const ActivationPanel 
         unrolled<R>([&]<int I>() {
             const F32x8 offset = splat_load(&tile.offsets[r + I][g]);
             acc[I][0] = fma(offset, s0, acc[I][0]);
-            acc[I][1] = fma(offset, s1, acc[I][1]);
+            if constexpr (H == 2)
+                acc[I][1] = fma(offset, s1, acc[I][1]);
         });
     }
     unrolled<R>([&]<int I>() {
         float *ci = c + I * kPanelTokens;
         store(ci, load(ci) - acc[I][0]);
-        store(ci + 8, load(ci + 8) - acc[I][1]);
+        if constexpr (H == 2)
+            store(ci + 8, load(ci + 8) - acc[I][1]);
     });
 }
 
+// All rows of a tile against one panel. Rows past num_rows in the last step multiply stale codes; the caller ignores
+// them.
+template <class W, int H>
+inline void multiply_panel(const CodeTile &tile, int num_rows, const ActivationPanel &panel, int num_groups, float *c) {
+    // What fits 16 vector registers: eight sums where they are int16 throughout, else four int16 and four int32.
+    constexpr int kSums = int16_depth<W>() >= 8 || W::kSigned ? 8 : 4, kRows = kSums / H;
+    static_assert(kTileRows % kRows == 0);
+    for (int r = 0; r < num_rows; r += kRows) {
+        float *cr = c + r * kPanelTokens;
+        multiply_rows<W, kRows, H>(tile, r, panel, num_groups, cr);
+        if constexpr (!W::kSigned)
+            subtract_offsets<W, kRows, H>(tile, r, panel, num_groups, cr);
+    }
+}
+
+constexpr int num_panels_of(int num_tokens) {
+    return (num_tokens + kPanelTokens - 1) / kPanelTokens;
+}
+
 template <class W>
-void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_panels,
+void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_tokens,
                       float *c, CodeTile &tile) {
-    constexpr int kRows = int16_depth<W>() >= 8 || W::kSigned ? 4 : 2; // what fits 16 vector registers
-    const int total_groups = w.cols / kGroup;
+    const int total_groups = w.cols / kGroup, num_panels = num_panels_of(num_tokens);
     for (int first = 0; first < total_groups; first += kGroupsPerBlock) {
         const int groups = std::min(kGroupsPerBlock, total_groups - first);
         unpack_codes<W>(w, row_begin, num_rows, first, groups, tile);
         for (int p = 0; p < num_panels; p++) {
             const ActivationPanel &panel = panels[(first / kGroupsPerBlock) * num_panels + p];
-            // Rows past num_rows in the last step multiply stale codes; the caller ignores what they give.
-            for (int r = 0; r < num_rows; r += kRows) {
-                float *cr = c + (p * kTileRows + r) * kPanelTokens;
-                multiply_rows<W, kRows>(tile, r, panel, groups, cr);
-                if constexpr (!W::kSigned)
-                    subtract_offsets<W, kRows>(tile, r, panel, groups, cr);
-            }
+            float *cp = c + p * kTileRows * kPanelTokens;
+            if (num_tokens - p * kPanelTokens > 8)
+                multiply_panel<W, 2>(tile, num_rows, panel, groups, cp);
+            else
+                multiply_panel<W, 1>(tile, num_rows, panel, groups, cp);
         }
     }
 }
 
 // c[R][16] += w[R][kBlock] . panel, all in floats.
-template <int R> inline void multiply_float_rows(const float *tile, const FloatPanel &panel, int size, float *c) {
+template <int R, int H>
+inline void multiply_float_rows(const float *tile, const FloatPanel &panel, int size, float *c) {
     F32x8 acc[R][2];
     unrolled<R>([&]<int I>() {
         acc[I][0] = load(c + I * kPanelTokens);
@@ -170,12 +199,14 @@ template <int R> inline void multiply_float_rows(const float *tile, const FloatP
         unrolled<R>([&]<int I>() {
             const F32x8 wi = splat_load(tile + I * kBlock + k);
             acc[I][0] = fma(wi, x0, acc[I][0]);
-            acc[I][1] = fma(wi, x1, acc[I][1]);
+            if constexpr (H == 2)
+                acc[I][1] = fma(wi, x1, acc[I][1]);
         });
     }
     unrolled<R>([&]<int I>() {
         store(c + I * kPanelTokens, acc[I][0]);
-        store(c + I * kPanelTokens + 8, acc[I][1]);
+        if constexpr (H == 2)
+            store(c + I * kPanelTokens + 8, acc[I][1]);
     });
 }
 
@@ -205,28 +236,35 @@ void unpack_floats(const Matrix &w, int row_begin, int num_rows, int first, int 
     }
 }
 
-void matmul_tile_float(const Matrix &w, int row_begin, int num_rows, const FloatPanel *panels, int num_panels, float *c,
+void matmul_tile_float(const Matrix &w, int row_begin, int num_rows, const FloatPanel *panels, int num_tokens, float *c,
                        float *tile) {
-    constexpr int kRows = 6;
-    static_assert(kTileRows % kRows == 0 && kTileRows % 4 == 0);
+    constexpr int kRows = 6; // 12 sums in vector registers
+    static_assert(kTileRows % (2 * kRows) == 0);
+    const int num_panels = num_panels_of(num_tokens);
     for (int first = 0; first < w.cols; first += kBlock) {
         const int size = std::min(kBlock, w.cols - first);
         unpack_floats(w, row_begin, num_rows, first, size, tile);
-        for (int p = 0; p < num_panels; p++)
-            for (int r = 0; r < num_rows; r += kRows)
-                multiply_float_rows<kRows>(tile + r * kBlock, panels[(first / kBlock) * num_panels + p], size,
-                                           c + (p * kTileRows + r) * kPanelTokens);
+        for (int p = 0; p < num_panels; p++) {
+            const FloatPanel &panel = panels[(first / kBlock) * num_panels + p];
+            float *cp = c + p * kTileRows * kPanelTokens;
+            if (num_tokens - p * kPanelTokens > 8)
+                for (int r = 0; r < num_rows; r += kRows)
+                    multiply_float_rows<kRows, 2>(tile + r * kBlock, panel, size, cp + r * kPanelTokens);
+            else
+                for (int r = 0; r < num_rows; r += 2 * kRows)
+                    multiply_float_rows<2 * kRows, 1>(tile + r * kBlock, panel, size, cp + r * kPanelTokens);
+        }
     }
 }
 
 void matmul_tile(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels,
-                 const FloatPanel *float_panels, int num_panels, float *c, uint8_t *scratch) {
-    std::memset(c, 0, sizeof(float) * num_panels * kTileRows * kPanelTokens);
+                 const FloatPanel *float_panels, int num_tokens, float *c, uint8_t *scratch) {
+    std::memset(c, 0, sizeof(float) * num_panels_of(num_tokens) * kTileRows * kPanelTokens);
     if (!runs_on_int8(w.type))
-        return matmul_tile_float(w, row_begin, num_rows, float_panels, num_panels, c,
+        return matmul_tile_float(w, row_begin, num_rows, float_panels, num_tokens, c,
                                  reinterpret_cast<float *>(scratch));
     with_int8_weights(w.type, [&]<class W>(W) {
-        matmul_tile_int8<W>(w, row_begin, num_rows, panels, num_panels, c, *reinterpret_cast<CodeTile *>(scratch));
+        matmul_tile_int8<W>(w, row_begin, num_rows, panels, num_tokens, c, *reinterpret_cast<CodeTile *>(scratch));
     });
 }
 

@@ -95,7 +95,7 @@ class RowSampler {
                 keep_typical(step.values[0], count);
                 break;
             case ChainStepKind::top_p:
-                is_whole_ ? keep_nucleus_of_whole(step.values[0], count) : keep_nucleus(step.values[0], count);
+                keep_nucleus(step.values[0], count);
                 break;
             case ChainStepKind::min_p:
                 keep_likely(step.values[0], count);
@@ -127,7 +127,7 @@ class RowSampler {
     };
 
     static constexpr int kBlock = 1024; // logits per pass of the simple loops, which the compiler vectorizes
-    static constexpr int kBuckets = 512, kBucketsPerUnit = 16; // 32 units of logit: all that has a mass
+    static constexpr int kBuckets = 512, kBucketsPerUnit = 16; // of keys: 32 units of logit, where all mass is
 
     static bool ranks_before(const Candidate &a, const Candidate &b) {
         return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
@@ -275,28 +275,64 @@ class RowSampler {
         std::erase_if(candidates_, [&](const Candidate &c) { return !is_likely(c); });
     }
 
+    // The fewest of the most likely tokens whose mass reaches p of the whole.
     void keep_nucleus(double p, size_t min_keep) {
-        weighted_.clear();
-        uint64_t total = 0;
-        for (const Candidate &c : candidates_) {
-            weighted_.push_back({-double(c.logit), mass_of(exponential(c.logit - largest_)), c});
-            total += weighted_.back().mass;
-        }
-        take_weighted(smallest_with_mass(target_mass(p, total), min_keep));
+        keep_smallest([](const Candidate &c) { return -double(c.logit); }, -double(largest_), p, min_keep);
     }
 
-    // Logits are counted into buckets; only the one in which the sum reaches p has to be put in order.
-    void keep_nucleus_of_whole(double p, size_t min_keep) {
+    // The fewest of the tokens whose distance from the largest logit is nearest to the mean distance.
+    void keep_typical(double p, size_t min_keep) {
+        uint64_t total = 0;
+        double weighted_sum = 0; // in the order of ids
+        for_candidates([&](const Candidate &c) {
+            const float distance = c.logit - largest_;
+            const uint64_t mass = mass_of(exponential(distance));
+            total += mass;
+            if (mass)
+                weighted_sum += double(mass) * double(distance);
+        });
+        const double mean = weighted_sum / double(total);
+        const float largest = largest_;
+        keep_smallest([=](const Candidate &c) { return std::abs(double(c.logit - largest) - mean); }, 0.0, p, min_keep);
+        largest_ = -INFINITY; // the largest need not be typical
+        for_candidates([&](const Candidate &c) { largest_ = std::max(largest_, c.logit); });
+    }
+
+    // Keeps the fewest tokens, in the order of key(candidate) >= lowest, whose mass reaches p of the whole.
+    template <class Key> void keep_smallest(Key key, double lowest, double p, size_t min_keep) {
+        if (is_whole_ && keep_smallest_of_whole(key, lowest, p, min_keep))
+            return;
+        weighted_.clear();
+        uint64_t total = 0;
+        for_candidates([&](const Candidate &c) {
+            weighted_.push_back({key(c), mass_of(exponential(c.logit - largest_)), c});
+            total += weighted_.back().mass;
+        });
+        const size_t count = smallest_with_mass(target_mass(p, total), min_keep);
+        candidates_.clear();
+        for (size_t i = 0; i < count; i++)
+            candidates_.push_back(weighted_[i].candidate);
+        std::sort(candidates_.begin(), candidates_.end(), has_lower_id);
+        is_whole_ = false;
+    }
+
+    // The same without a list of the whole vocabulary: the tokens are counted into buckets by their keys, and only the
+    // bucket in which the sum reaches p is put in order. False, and no change, if fewer than min_keep are left.
+    template <class Key> bool keep_smallest_of_whole(Key key, double lowest, double p, size_t min_keep) {
+        const auto bucket_of = [&](float logit, int id) {
+            const double scaled = (key(Candidate{logit, id}) - lowest) * kBucketsPerUnit;
+            return int32_t(scaled < kBuckets - 1 ? scaled : kBuckets - 1);
+        };
         bucket_mass_.assign(kBuckets, 0);
         bucket_size_.assign(kBuckets, 0);
         uint64_t total = 0;
         float weights[kBlock];
         int32_t buckets[kBlock];
-        for_blocks([&](int, const float *x, int count) {
-            for (int i = 0; i < count; i++) {
+        for_blocks([&](int begin, const float *x, int count) {
+            for (int i = 0; i < count; i++)
                 weights[i] = exponential(x[i] - largest_);
-                buckets[i] = bucket_of(x[i]);
-            }
+            for (int i = 0; i < count; i++)
+                buckets[i] = bucket_of(x[i], begin + i);
             for (int i = 0; i < count; i++) {
                 const uint64_t mass = mass_of(weights[i]);
                 bucket_mass_[buckets[i]] += mass;
@@ -308,70 +344,46 @@ class RowSampler {
         uint64_t before = 0; // mass of the buckets before the last one
         size_t num_before = 0;
         int last = 0;
-        while (last < kBuckets - 1 && before + bucket_mass_[last] < target) {
+        while (last < kBuckets - 1 && (before + bucket_mass_[last] < target || bucket_size_[last] == 0)) {
             before += bucket_mass_[last];
             num_before += bucket_size_[last++];
         }
+        candidates_.clear();
         weighted_.clear();
         for_blocks([&](int begin, const float *x, int count) {
-            if (bucket_of(largest_of(x, count)) > last)
-                return;
             for (int i = 0; i < count; i++)
-                if (bucket_of(x[i]) == last)
-                    weighted_.push_back(
-                        {-double(x[i]), mass_of(exponential(x[i] - largest_)), Candidate{x[i], begin + i}});
+                buckets[i] = bucket_of(x[i], begin + i);
+            for (int i = 0; i < count; i++) {
+                const Candidate candidate{x[i], begin + i};
+                if (buckets[i] < last)
+                    candidates_.push_back(candidate);
+                else if (buckets[i] == last)
+                    weighted_.push_back({key(candidate), mass_of(exponential(x[i] - largest_)), candidate});
+            }
         });
         const size_t num_last = smallest_with_mass(target - std::min(target, before), 1);
         if (num_before + num_last < min_keep)
-            return keep_largest(min_keep);
-        keep_down_to(std::max_element(weighted_.begin(), weighted_.begin() + num_last, comes_before)->candidate);
-    }
-
-    // The tokens of the whole row that do not rank behind `worst`.
-    void keep_down_to(const Candidate &worst) {
-        candidates_.clear();
-        for_blocks([&](int begin, const float *x, int count) {
-            if (!(largest_of(x, count) >= worst.logit))
-                return;
-            for (int i = 0; i < count; i++)
-                if (x[i] > worst.logit || (x[i] == worst.logit && begin + i <= worst.id))
-                    candidates_.push_back({x[i], begin + i});
-        });
+            return false;
+        for (size_t i = 0; i < num_last; i++)
+            last_candidates_.push_back(weighted_[i].candidate);
+        std::sort(last_candidates_.begin(), last_candidates_.end(), has_lower_id);
+        merged_.resize(candidates_.size() + last_candidates_.size());
+        std::merge(candidates_.begin(), candidates_.end(), last_candidates_.begin(), last_candidates_.end(),
+                   merged_.begin(), has_lower_id);
+        std::swap(candidates_, merged_);
+        last_candidates_.clear();
         is_whole_ = false;
+        return true;
     }
 
-    // Grows as the logit falls; tokens without a mass are in the last bucket.
-    int32_t bucket_of(float logit) const {
-        const float scaled = (largest_ - logit) * float(kBucketsPerUnit);
-        return int32_t(scaled < float(kBuckets - 1) ? scaled : float(kBuckets - 1));
-    }
-
-    // The tokens whose distance from the largest logit is nearest to the mean distance.
-    void keep_typical(double p, size_t min_keep) {
-        if (is_whole_) {
-            candidates_.clear();
+    // Runs body on every token in play, in ascending order of ids.
+    template <class Body> void for_candidates(Body body) const {
+        if (is_whole_)
             for (int id = 0; id < vocab_size_; id++)
-                candidates_.push_back({row_[id], id});
-            is_whole_ = false;
-        }
-        weighted_.clear();
-        uint64_t total = 0;
-        double weighted_sum = 0; // in the order of ids
-        for (const Candidate &c : candidates_) {
-            const float distance = c.logit - largest_;
-            const uint64_t mass = mass_of(exponential(distance));
-            total += mass;
-            if (mass)
-                weighted_sum += double(mass) * double(distance);
-            weighted_.push_back({0.0, mass, c});
-        }
-        const double mean = weighted_sum / double(total);
-        for (Weighted &w : weighted_)
-            w.key = std::abs(double(w.candidate.logit - largest_) - mean);
-        take_weighted(smallest_with_mass(target_mass(p, total), min_keep));
-        largest_ = -INFINITY; // the largest need not be typical
-        for (const Candidate &c : candidates_)
-            largest_ = std::max(largest_, c.logit);
+                body(Candidate{row_[id], id});
+        else
+            for (const Candidate &c : candidates_)
+                body(c);
     }
 
     static uint64_t target_mass(double p, uint64_t total) {
@@ -398,13 +410,6 @@ class RowSampler {
             }
         }
         return high;
-    }
-
-    void take_weighted(size_t count) {
-        candidates_.clear();
-        for (size_t i = 0; i < count; i++)
-            candidates_.push_back(weighted_[i].candidate);
-        std::sort(candidates_.begin(), candidates_.end(), has_lower_id);
     }
 
     // word / 2^64 of the total, rounded down.
@@ -458,7 +463,7 @@ class RowSampler {
     const float *row_ = nullptr;
     float largest_ = 0.0f, temperature_ = 1.0f; // largest_: of what is in play
     bool is_whole_ = true;
-    std::vector<Candidate> candidates_;
+    std::vector<Candidate> candidates_, last_candidates_, merged_;
     std::vector<Weighted> weighted_;
     std::vector<float> adjusted_;
     std::vector<int32_t> history_;

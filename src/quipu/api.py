@@ -91,17 +91,14 @@ class LLM:
             seed: start of the seeds of requests that bring none; None draws them at random.
 
         Raises:
-            ModelNotFoundError, ModelFileError: the file is not there, or damaged.
-            UnsupportedModelError: the model needs something that quipu does not have.
+            ModelNotFoundError, ModelFileError, UnsupportedModelError: the file is not there, damaged, or asks too much.
             UsageError: an argument is out of range.
             InsufficientMemoryError: weights, KV cache and workspace do not fit the free memory.
         """
         if device not in ("auto", "cpu"):
             raise UsageError(f"device {device!r} is not available in this build; use 'auto' or 'cpu'")
         kv_types = _kv_types(kv_type)
-        self.threads = num_usable_cores() if threads is None else threads
-        if not 1 <= self.threads <= _MOST_THREADS:
-            raise UsageError(f"threads must be between 1 and {_MOST_THREADS}, not {self.threads}")
+        self.threads = _checked_threads(num_usable_cores() if threads is None else threads)
         self._reader = GGUFReader(path)
         self.path = Path(self._reader.path)
         self._tokenizer, self._tokenizer_error = _open_tokenizer(self._reader)
@@ -256,21 +253,19 @@ class LLM:
             sampling: as for `generate`.
             tools: descriptions of functions, for templates that show them to the model.
             stream: return an iterator over events instead of waiting for the end.
-            variables: further variables of the chat template, such as `enable_thinking=False`.
+            variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
+                of `ChatTemplate.render`.
 
         Raises:
-            TemplateError: there is no chat template, or it refuses the messages.
+            TemplateError: the template refuses the messages, failed, or was stopped.
             InvalidRequestError, ContextLengthError, TokenizerError, EngineError: as for `generate`.
         """
         is_batch = _is_list(messages) and _is_list(messages[0])
         conversations = cast(Sequence[Messages], messages if is_batch else [messages])
         template = self._chat_template()
-        rendered = [
-            template.render(_checked(conversation), tools=tools, add_generation_prompt=True, **variables)
-            for conversation in conversations
-        ]
+        rendered = [template.render(conversation, tools=tools, **variables) for conversation in conversations]
         prompts = [self._encode_chat(prompt.text) for prompt in rendered]
-        answers = [_Answer(template.reasoning_parser(prompt.text), tuple(prompt.warnings)) for prompt in rendered]
+        answers = [_Answer(template.reasoning_parser(prompt.text), prompt.warnings) for prompt in rendered]
         by_id: dict[str, _Answer] = {}
         events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event))
         by_id.update(zip(events.request_ids, answers, strict=True))
@@ -435,7 +430,7 @@ def _fold(stream: EventStream[E]) -> list[Completion]:
 
 
 def _is_list(value: Any) -> bool:
-    """Whether it is a list, or the like, with something in it. Text is none, nor are arrays."""
+    """Whether it is a list, or the like, with something in it. Texts and arrays are not."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
 
 
@@ -464,16 +459,10 @@ def _without_second_bos(token_ids: list[int], tokenizer: Tokenizer) -> list[int]
     return token_ids[1:] if bos is not None and token_ids[:2] == [bos, bos] else token_ids
 
 
-def _checked(messages: Any) -> list[Mapping[str, Any]]:
-    """
-    Raises:
-        InvalidRequestError: these are not messages.
-    """
-    if not _is_list(messages) or not all(isinstance(message, Mapping) and "role" in message for message in messages):
-        raise InvalidRequestError(
-            'messages must be a list such as [{"role": "user", "content": "hello"}]', field="messages"
-        )
-    return list(messages)
+def _checked_threads(threads: int) -> int:
+    if not 1 <= threads <= _MOST_THREADS:
+        raise UsageError(f"threads must be between 1 and {_MOST_THREADS}, not {threads}")
+    return threads
 
 
 def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:

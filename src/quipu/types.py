@@ -79,7 +79,10 @@ class SamplingParams:
             value = getattr(self, name)
             _require(_is_number(value) and abs(value) <= _LARGEST, name, f"a number up to {_LARGEST:g}", value)
         for name in ("top_k", "repeat_last_n", "min_keep", "min_tokens"):
-            _require(_is_whole(getattr(self, name)), name, "a whole number", getattr(self, name))
+            value = getattr(self, name)
+            _require(
+                _is_whole(value) and value <= _LARGEST_COUNT, name, f"a whole number up to {_LARGEST_COUNT}", value
+            )
         _require(
             self.max_tokens is None or (_is_whole(self.max_tokens) and self.max_tokens >= 0),
             "max_tokens",
@@ -122,6 +125,7 @@ _FLOAT_FIELDS = (
     "frequency_penalty",
 )
 _LARGEST_BIAS = 1e30
+_LARGEST_COUNT = 2**31 - 1
 _LARGEST = 1e6  # far beyond what has an effect; keeps float32 arithmetic on logits finite
 _MAX_STOPS = 256  # every generated token is compared with each of them
 _MAX_STOP_LENGTH = 1024

@@ -40,10 +40,13 @@ class ScriptedLLM:
     answers: Sequence[str | tuple[str, str]]
     ctx_size: int = 100
     threads: int = 2
-    warnings: tuple[str, ...] = ()
+    event_warnings: tuple[str, ...] = ()
     asked: list[Any] = field(default_factory=list)
     sampling: list[SamplingParams] = field(default_factory=list)
     variables: list[Mapping[str, Any]] = field(default_factory=list)
+    options: list[Mapping[str, Any]] = field(default_factory=list)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    load_warnings: tuple[str, ...] = ()
     closed_streams: int = 0
     path: Path = Path(FACTS.path)
 
@@ -58,7 +61,12 @@ class ScriptedLLM:
         self, prompt: str, sampling: SamplingParams | None = None, *, stream: bool, **options: Any
     ) -> ScriptedStream:
         assert stream
+        self.options.append(options)
         return self._stream(prompt, prompt, sampling)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.load_warnings
 
     def close(self) -> None: ...
 
@@ -96,7 +104,8 @@ class ScriptedLLM:
                 finish_reason=reason if last else None,
                 usage=Usage(num_prompt, count),
                 timings=Timings(0.0, 0.5, 2.0) if last else None,
-                warnings=self.warnings if count == 1 else (),
+                seed=7 if last else None,
+                warnings=self.event_warnings if count == 1 else (),
             )
 
 

@@ -316,7 +316,7 @@ def test_load_options_reach_the_model() -> None:
     }
     assert run_options("-c", "0", "-t", "-1").llm_arguments() == {}
     assert run_options("-ctk", "f32").llm_arguments() == {"kv_type": ("f32", "f16")}
-    for words in ("-c -5", "-t -2", "-ctk q9", "-ngl many"):
+    for words in ("-c -5", "-t -2", "-b 0", "-ub -1", "-ctk q9", "-ngl many"):
         with pytest.raises(UsageError):
             typed(words).llm_arguments()
 

@@ -246,7 +246,7 @@ def test_show(topic: str, line: str) -> None:
 
 
 def test_warnings_of_the_engine_are_shown() -> None:
-    talk = Talk("hi\n", "one", warnings=("the system message was folded",))
+    talk = Talk("hi\n", "one", event_warnings=("the system message was folded",))
     talk.hold()
     assert talk.notes == ["warning: the system message was folded"]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,10 @@ from quipu.engine.sampler import ChainStep, chain_steps, num_penalized
 from quipu.engine.sampling_reference import ReferenceSampler
 from quipu.errors import InvalidRequestError
 from quipu.types import SamplingParams
+
+# What llama.cpp's samplers (llama-cpp-python 0.3.36: penalties, top_k, typical, top_p, min_p, temp, dist) leave of 60
+# random rows: the tokens still in play, and their probabilities.
+CHAINS = Path(__file__).resolve().parents[1] / "data" / "sampling" / "llama_cpp_chains.npz"
 
 
 def some_logits(seed: int, size: int = 300, scale: float = 3.0) -> NDArray[np.float32]:
@@ -84,6 +91,34 @@ def test_truncation_follows_its_definition(seed: int, k: int, p: float) -> None:
     gaps = np.diff(np.sort(distance)).min() < 1e-6 or np.abs(sums - p).min() < 1e-5
     count = int(np.searchsorted(sums, p)) + 1
     assert gaps or set(reference.typical(logits, ids, p, 1)) == set(by_distance[:count])
+
+
+def remaining(
+    logits: NDArray[np.float32], sampling: SamplingParams, history: NDArray[np.int32]
+) -> Iterator[tuple[int, float]]:
+    """The tokens that a chain leaves, with their probabilities."""
+    ids = np.arange(len(logits))
+    temperature = np.float32(1.0)
+    for name, values in chain_steps(sampling):
+        if name == "penalties":
+            reference.penalize(logits, history[-sampling.repeat_last_n :], *values)
+        elif name == "top_k":
+            ids = reference.top_k(logits, ids, int(values[0]))
+        elif name == "temperature":
+            temperature = np.float32(values[0])
+        elif name != "dist":
+            ids = getattr(reference, name)(logits, ids, values[0], int(values[1]))
+    weights = reference.masses((logits[ids] - logits[ids].max()) / temperature).astype(np.float64)
+    yield from zip(ids.tolist(), (weights / weights.sum()).tolist(), strict=True)
+
+
+def test_chains_leave_what_llama_cpp_leaves() -> None:
+    with np.load(CHAINS) as arrays:
+        for number, parameters in enumerate(json.loads(str(arrays["parameters"]))):
+            history = arrays[f"history/{number}"].astype(np.int32)
+            left = dict(remaining(arrays[f"logits/{number}"].copy(), SamplingParams(**parameters), history))
+            assert list(left) == arrays[f"ids/{number}"].tolist(), parameters
+            assert list(left.values()) == pytest.approx(arrays[f"probabilities/{number}"].tolist(), abs=1e-6)
 
 
 def test_min_keep() -> None:
@@ -157,6 +192,7 @@ def test_bias_is_added_first() -> None:
         ("typical_p", 2),
         ("top_k", -1),
         ("top_k", 1.5),
+        ("top_k", 2**40),
         ("repeat_penalty", 0.0),
         ("repeat_last_n", -2),
         ("frequency_penalty", 1e300),

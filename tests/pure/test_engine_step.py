@@ -50,7 +50,7 @@ def text_of(events: list[Event]) -> str:
 def sampling_for(rng: random.Random) -> SamplingParams:
     return SamplingParams(
         seed=rng.randrange(1000),
-        max_tokens=rng.choice([0, 1, 3, 20, None]),
+        max_tokens=rng.choice([0, 1, 3, 20, 30, None]),
         temperature=rng.choice([0.0, 1.0, 2.0]),
         repeat_penalty=rng.choice([1.0, 1.5]),
         repeat_last_n=rng.choice([2, 64]),
@@ -79,7 +79,8 @@ def test_arrivals_aborts_and_preemptions(
     events: dict[str, list[Event]] = defaultdict(list)
     aborted = set()
     for number in range(rng.randrange(3, 12)):
-        prompt = tuple(rng.randrange(2, VOCAB) for _ in range(rng.randrange(1, ctx_size)))
+        num_tokens = rng.choice([1, 2, 3, rng.randrange(1, ctx_size)])
+        prompt = tuple(rng.randrange(2, VOCAB) for _ in range(num_tokens))
         request = Request(str(number), prompt, sampling_for(rng))
         requests[request.request_id] = request
         engine.submit(request)

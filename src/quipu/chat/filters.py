@@ -9,9 +9,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol, cast
 
-from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_TESTS
+from jinja2.filters import FILTERS as DEFAULT_FILTERS
 from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context
+from jinja2.tests import TESTS as DEFAULT_TESTS
 from jinja2.utils import pass_context, pass_environment
 
 from quipu.chat.limits import LimitExceededError, Meter
@@ -37,7 +38,7 @@ def _meter(context: Context) -> Meter:
 
 def _guard(name: str, check: Check | None, passes: Literal["context", "eval_ctx", "environment"] | None) -> Filter:
     """Jinja's own filter `name` behind `check`, which may replace the value that is filtered."""
-    base = DEFAULT_FILTERS[name]
+    base: Filter = DEFAULT_FILTERS[name]
 
     @pass_context
     def filtered(context: Context, value: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -87,7 +88,9 @@ def _width(meter: Meter, value: Any, args: tuple[Any, ...], kwargs: Mapping[str,
     return text
 
 
-def _digits(meter: Meter, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _number(meter: Meter, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    if not isinstance(value, int | float):
+        raise TypeError("only a number can be rounded")  # Jinja would multiply a text by 10 ** digits
     for argument in (*args, *kwargs.values()):
         if isinstance(argument, int) and abs(argument) > _MAX_DIGITS:
             raise LimitExceededError(f"rounded to more than {_MAX_DIGITS} digits")
@@ -170,9 +173,7 @@ def _tojson(
     num_chars = (12 if ensure_ascii else 2) * extent.num_chars
     num_chars += extent.num_nodes * (8 + separator_chars + indent_chars * extent.depth)
     meter.require_chars(num_chars)
-    text = json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     meter.admit(text)
     return text
 
@@ -194,7 +195,7 @@ FILTERS: Mapping[str, Filter] = {
     "list": _list,
     "replace": _guard("replace", _replace, "eval_ctx"),
     "reverse": _guard("reverse", None, None),
-    "round": _guard("round", _digits, None),
+    "round": _guard("round", _number, None),
     "sum": _sum,
     "tojson": _tojson,
     "truncate": _guard("truncate", _text, "environment"),
@@ -204,7 +205,7 @@ FILTERS: Mapping[str, Filter] = {
 
 def _compare(name: str) -> Filter:
     """Jinja's own test `name` of one value against others, which may be nested."""
-    base = DEFAULT_TESTS[name]
+    base = cast(Filter, DEFAULT_TESTS[name])
 
     @pass_environment
     def tested(environment: HasMeter, value: Any, *args: Any) -> bool:
@@ -234,7 +235,7 @@ def _is_divisible(environment: HasMeter, value: Any, num: Any) -> bool:
 _COMPARISONS = ("==", "!=", ">", ">=", "<", "<=", "eq", "ne", "gt", "ge", "lt", "le", "in", "lower", "upper")
 
 TESTS: Mapping[str, Filter] = {
-    **DEFAULT_TESTS,
+    **cast(Mapping[str, Filter], DEFAULT_TESTS),
     **{name: _compare(name) for name in (*_COMPARISONS, "equalto", "greaterthan", "lessthan")},
     "odd": _is_odd,
     "even": _is_even,

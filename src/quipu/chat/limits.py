@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jinja2.utils import Namespace
 
 _TICKS_PER_CHECK = 64
 _BYTES_PER_TICK = 16  # what a turn of a loop may leave behind in an output buffer
 _BYTES_PER_ITEM = 8
+_MAX_NESTING = 400  # well before Python's own C code runs out of stack on a nested value
 BYTES_PER_PIECE = 57  # a short str and its place in a list
 
 # What is walked before it is compared or printed; dict_keys and its kin have no public names.
@@ -166,6 +167,8 @@ class Meter:
             children = _children(item)
             if not children:
                 continue
+            if level > _MAX_NESTING:
+                raise LimitExceededError(f"used a value that is nested more than {_MAX_NESTING} deep")
             if num_nodes + len(pending) + len(children) > self.limits.items:
                 raise LimitExceededError(
                     f"used a value that contains itself or has more than {self.limits.items} parts"
@@ -206,11 +209,11 @@ class Meter:
 
 
 def _children(value: Any) -> list[Any]:
-    """What a container holds, one level down."""
+    """What a container holds, one level down; nothing for other values."""
     if not isinstance(value, _CONTAINERS):
         return []
     if isinstance(value, Namespace):
         return [object.__getattribute__(value, "_Namespace__attrs")]
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
-    return list(value)
+    return [*cast(Iterable[Any], value)]

@@ -131,8 +131,10 @@ class BoundFormat:
         if self._takes_mapping:
             if len(args) != 1 or kwargs:
                 raise TypeError("format_map() takes exactly one argument")
-            args, kwargs = (), args[0]
-        result: str = self._meter.admit(self._formatter.vformat(self._template, args, kwargs))
+            result: str = self._formatter.vformat(self._template, (), args[0])
+        else:
+            result = self._formatter.vformat(self._template, args, kwargs)
+        self._meter.admit(result)
         return result
 
 
@@ -299,4 +301,3 @@ _METHODS: Mapping[type, Mapping[str, Handler | None]] = {
     },
     float: {"is_integer": None},
 }
-

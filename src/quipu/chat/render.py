@@ -209,7 +209,11 @@ def _line_of(traceback: TracebackType | None, template: Template) -> int | None:
 def _reason(error: BaseException) -> str:
     """What an exception says, on one line and without its full stop."""
     if isinstance(error, KeyError):
-        return f"there is no {error.args[0]!r}" if error.args and isinstance(error.args[0], str) else "there is no such key"
+        return (
+            f"there is no {error.args[0]!r}"
+            if error.args and isinstance(error.args[0], str)
+            else "there is no such key"
+        )
     text = error.message or "" if isinstance(error, TemplateSyntaxError) else str(error)
     text = re.sub(r"\s+", " ", text[: 4 * _MAX_REASON_CHARS]).strip().rstrip(".")
     if len(text) > _MAX_REASON_CHARS:
@@ -225,6 +229,8 @@ def _invalid(error: BaseException) -> TemplateError:
         return TemplateError(f"the chat template was refused because it {_reason(error)}; {_ADVICE}")
     if isinstance(error, RecursionError | MemoryError | SyntaxError):
         return TemplateError(f"the chat template is nested too deeply to compile; {_ADVICE}")
+    if isinstance(error, ValueError):  # Python converts no more digits than sys.get_int_max_str_digits()
+        return TemplateError(f"the chat template is invalid: it holds a number that is too long; {_ADVICE}")
     return TemplateError(f"the chat template is invalid: {_reason(error)}; {_ADVICE}")
 
 
@@ -232,7 +238,9 @@ def _failed(error: BaseException, line: int | None) -> TemplateError:
     """The error for a rendering that did not end well."""
     place = f" at line {line}" if line is not None else ""
     if isinstance(error, RefusalError):
-        return TemplateError(f"the chat template refused the messages{place}: {_reason(error)}; change them or {_ADVICE}")
+        return TemplateError(
+            f"the chat template refused the messages{place}: {_reason(error)}; change them or {_ADVICE}"
+        )
     if isinstance(error, LimitExceededError):
         return TemplateError(f"the chat template was stopped{place} because it {_reason(error)}; {_ADVICE}")
     if isinstance(error, RecursionError):
@@ -240,5 +248,7 @@ def _failed(error: BaseException, line: int | None) -> TemplateError:
     if isinstance(error, MemoryError):
         return TemplateError(f"the chat template was stopped{place} because memory ran out; {_ADVICE}")
     if isinstance(error, SecurityError):
-        return TemplateError(f"the chat template was stopped{place} for what templates may not do: {_reason(error)}; {_ADVICE}")
+        return TemplateError(
+            f"the chat template was stopped{place} for what templates may not do: {_reason(error)}; {_ADVICE}"
+        )
     return TemplateError(f"the chat template failed{place}: {_reason(error)}; change the messages or {_ADVICE}")

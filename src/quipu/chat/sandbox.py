@@ -31,16 +31,15 @@ from quipu.chat.limits import LimitExceededError, Meter
 from quipu.chat.operations import BoundFormat, call_method, methods_of, operate
 
 _MAX_DATE_FORMAT_CHARS = 1000
+_MAX_CALL_DEPTH = 150  # of macros that call macros, recursive loops and blocks
 
 # What may be read on the objects that Jinja itself hands to templates.
 _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (
         LoopContext,
-        frozenset(
-            ("changed", "cycle", "depth", "depth0", "first", "index", "index0", "last", "length", "nextitem")
-            + ("previtem", "revindex", "revindex0")
-        ),
+        frozenset(("depth", "depth0", "first", "index", "index0", "last", "length", "revindex", "revindex0")),
     ),
+    (LoopContext, frozenset(("changed", "cycle", "nextitem", "previtem"))),
     (Macro, frozenset(("arguments", "caller", "catch_kwargs", "catch_varargs", "name"))),
     (BlockReference, frozenset(("super",))),
     (Cycler, frozenset(("current", "next", "reset"))),
@@ -116,11 +115,13 @@ class MeteredCodeGenerator(CodeGenerator):
         if not isinstance(node.arg, nodes.Slice):
             super().visit_Getitem(node, frame)
             return
-        self.write("environment.meter.admit(")
+        self.write("environment.take(")
         self.visit(node.node, frame)
-        self.write("[")
-        self.visit(node.arg, frame)
-        self.write("])")
+        self.write(", slice(")
+        for bound in (node.arg.start, node.arg.stop, node.arg.step):
+            self.visit(bound or nodes.Const(None), frame)
+            self.write(", ")
+        self.write("))")
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
@@ -144,7 +145,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             cache_size=0,
         )
         self.meter = meter
-        self.concat = meter.join
+        self.concat = meter.join  # type: ignore[method-assign]  # Jinja declares a plain function
         self.filters = dict(FILTERS)
         self.tests = dict(TESTS)
         self.globals = {
@@ -156,11 +157,16 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             "range": _range,
             "strftime_now": _Clock(now).format,
         }
+        self._call_depth = 0
         self._functions = frozenset(map(id, self.globals.values()))
 
     def concatenate(self, values: Iterable[Any]) -> str:
         """The `~` operator."""
         return self.meter.join(self.meter.text(value) for value in values)
+
+    def take(self, value: Any, span: slice) -> Any:
+        """The `value[start:stop:step]` of a template."""
+        return self.meter.admit(value[span])
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         return operate(self.meter, operator, left, right)
@@ -175,7 +181,13 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             return call_method(self.meter, obj, args, kwargs)
         if isinstance(obj, MethodType):
             self.meter.bound(args)  # `loop.changed` compares them
-        return super().call(context, obj, *args, **kwargs)
+        if self._call_depth == _MAX_CALL_DEPTH:
+            raise LimitExceededError("calls itself too deeply")
+        self._call_depth += 1
+        try:
+            return super().call(context, obj, *args, **kwargs)
+        finally:
+            self._call_depth -= 1
 
     def is_safe_callable(self, obj: Any) -> bool:
         if isinstance(obj, MethodType):

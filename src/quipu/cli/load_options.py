@@ -27,10 +27,6 @@ class LoadOptions:
     """Which model, and how it is loaded."""
 
     model: Annotated[str | None, _model("-m", "--model", metavar="FILE", help="GGUF file, or `tiny`")] = None
-    model_url: Annotated[
-        str | None,
-        _model("-mu", "--model-url", metavar="URL", help="not supported yet: download the file first"),
-    ] = None
     ctx_size: Annotated[
         int | None,
         _model(
@@ -42,7 +38,7 @@ class LoadOptions:
     ] = None
     threads: Annotated[
         int | None,
-        _speed("-t", "--threads", metavar="N", help="CPU threads; not given: one per core"),
+        _speed("-t", "--threads", metavar="N", help="CPU threads; not given: one per physical core"),
     ] = None
     batch_size: Annotated[
         int | None,
@@ -97,14 +93,15 @@ class LoadOptions:
         if self.gpu_layers is not None and not re.fullmatch(r"-?\d+|auto|all", self.gpu_layers):
             raise UsageError(f"-ngl takes a number, auto or all, not {self.gpu_layers!r}")
         arguments: dict[str, Any] = {}
-        for name, flag in (
-            ("ctx_size", "--ctx-size"),
-            ("threads", "--threads"),
-            ("batch_size", "--batch-size"),
-            ("ubatch_size", "--ubatch-size"),
+        # (name, flag, lowest number that is taken); 0 and less mean the default of `LLM`.
+        for name, flag, lowest in (
+            ("ctx_size", "--ctx-size", 0),
+            ("threads", "--threads", -1),
+            ("batch_size", "--batch-size", 1),
+            ("ubatch_size", "--ubatch-size", 1),
         ):
             value = getattr(self, name)
-            if value is not None and value < (-1 if name == "threads" else 0):
+            if value is not None and value < lowest:
                 raise UsageError(f"{flag} must be 1 or more, not {value}")
             if value is not None and value > 0:
                 arguments[name] = value

@@ -18,6 +18,7 @@ from quipu.cli.sampling_options import SamplingOptions
 from quipu.cli.texts import read_text, unescape
 from quipu.errors import UsageError
 
+_model = partial(typer.Option, rich_help_panel="Model")
 _prompt = partial(typer.Option, rich_help_panel="Prompt")
 _conversation = partial(typer.Option, rich_help_panel="Conversation")
 _output = partial(typer.Option, rich_help_panel="Output")
@@ -42,6 +43,10 @@ class RunOptions(SamplingOptions, LoadOptions):
             help="GGUF file (unless -m names it) and the words of a prompt",
             show_default=False,
         ),
+    ] = None
+    model_url: Annotated[
+        str | None,
+        _model("-mu", "--model-url", metavar="URL", help="not supported yet: download the file first"),
     ] = None
     prompt: Annotated[
         str | None,

@@ -63,13 +63,7 @@ def plan_memory(
         UsageError: a size is below 1, or the cache is asked to be smaller than the context.
         InsufficientMemoryError: the plan does not fit.
     """
-    for name, size in (("ctx_size", ctx_size), ("kv_tokens", kv_tokens)):
-        if size is not None and size < 1:
-            raise UsageError(f"{name} must be 1 or more, not {size}")
-    if ctx_size is not None and kv_tokens is not None and kv_tokens < ctx_size:
-        raise UsageError(
-            f"a KV cache of {kv_tokens} tokens cannot hold a context of {ctx_size}; raise kv_tokens or lower ctx_size"
-        )
+    _check_sizes(ctx_size, kv_tokens)
     fixed_bytes = weight_bytes + workspace_bytes
     warnings: list[str] = []
     affordable = None  # tokens of cache that fit without being asked for
@@ -103,6 +97,16 @@ def plan_memory(
     extra = _DEFAULT_POOL_TOKENS if affordable is None else min(_DEFAULT_POOL_TOKENS, affordable)
     num_pages = max(num_pages, extra // spec.page_size)
     return _plan(spec, ctx_size, num_pages, weight_bytes, workspace_bytes, available_bytes, warnings)
+
+
+def _check_sizes(ctx_size: int | None, kv_tokens: int | None) -> None:
+    for name, size in (("ctx_size", ctx_size), ("kv_tokens", kv_tokens)):
+        if size is not None and size < 1:
+            raise UsageError(f"{name} must be 1 or more, not {size}")
+    if ctx_size is not None and kv_tokens is not None and kv_tokens < ctx_size:
+        raise UsageError(
+            f"a KV cache of {kv_tokens} tokens cannot hold a context of {ctx_size}; raise kv_tokens or lower ctx_size"
+        )
 
 
 def _plan(

@@ -125,20 +125,29 @@ class Scheduler:
         return max(num_tokens, 0)
 
     def _make_room(self, step: dict[SequenceState, Work], sequence: SequenceState, num_tokens: int) -> bool:
-        """Get pages for the tokens, preempting requests that came later. False if it was preempted itself."""
+        """Get pages for the tokens, preempting requests that came later.
+
+        False if there are none: then the sequence waits with what it has, which those before it may take. The first of
+        all never waits, because the cache holds at least one full context.
+        """
         while not self._pages.append(sequence.table, sequence.num_computed + num_tokens):
-            victim, _ = self.running.popitem()
-            self._pages.free(victim.table)
-            victim.preempt()
-            self.waiting.appendleft(victim)
-            self.num_preemptions += 1
+            victim = next(reversed(self.running))
+            if victim is sequence:
+                return False
+            self._preempt(victim)
             if victim in step:
                 work = step.pop(victim)
                 self._tokens_left += work.num_tokens
                 self._outputs_left += work.num_outputs
-            if victim is sequence:
-                return False
         return True
+
+    def _preempt(self, victim: SequenceState) -> None:
+        """Take all pages of a running request, which starts over before any other that waits."""
+        del self.running[victim]
+        self._pages.free(victim.table)
+        victim.preempt()
+        self.waiting.appendleft(victim)
+        self.num_preemptions += 1
 
     def _take(self, step: dict[SequenceState, Work], sequence: SequenceState, num_tokens: int) -> None:
         completes = num_tokens == sequence.num_remaining

@@ -134,6 +134,7 @@ class SharedEngine:
                         self._fail("a step of the engine did not end, and its requests are lost; submit them again")
                     else:
                         self._deliver(events)
+                        self._deliver(self.engine.settle())  # nobody else may come to end what was abandoned
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
