@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 
-_FILES = (
-    ("alpaca", "bailing", "bailing-think", "bailing2", "chatglm3", "chatglm4", "chatml", "command-r", "deepseek")
-    + ("deepseek-r1", "deepseek2", "deepseek3", "exaone-moe", "exaone3", "exaone4", "falcon3", "gemma", "gigachat")
-    + ("glmedge", "gpt-oss", "granite", "grok-2", "hunyuan-dense", "hunyuan-moe", "kimi-k2", "llama2", "llama3")
-    + ("llama4", "megrez", "minicpm", "mistral-v1", "mistral-v3", "mistral-v3-tekken", "mistral-v7")
-    + ("mistral-v7-tekken", "monarch", "openchat", "orion", "pangu-embedded", "phi3", "phi4", "rwkv-world")
-    + ("seed_oss", "solar-open", "vicuna", "vicuna-orca", "zephyr")
-)
+_FILES = """
+alpaca bailing bailing-think bailing2 chatglm3 chatglm4 chatml command-r deepseek deepseek-r1 deepseek2
+deepseek3 exaone-moe exaone3 exaone4 falcon3 gemma gigachat glmedge gpt-oss granite grok-2 hunyuan-dense
+hunyuan-moe kimi-k2 llama2 llama3 llama4 megrez minicpm mistral-v1 mistral-v3 mistral-v3-tekken
+mistral-v7 mistral-v7-tekken monarch openchat orion pangu-embedded phi3 phi4 rwkv-world seed_oss
+solar-open vicuna vicuna-orca zephyr
+"""
 
 # Name -> file in `templates/`.
 BUILTIN_TEMPLATES: Mapping[str, str] = {
-    **{name: name for name in _FILES},
+    **{name: name for name in _FILES.split()},
     **dict.fromkeys(("qwen", "qwen2", "qwen3"), "chatml"),
     **dict.fromkeys(("llama2-sys", "llama2-sys-bos", "llama2-sys-strip"), "llama2"),
     **dict.fromkeys(("granite-4.0", "granite-4.1"), "granite"),

@@ -12,13 +12,17 @@ from typing import Any
 from quipu.chat.builtin import BUILTIN_TEMPLATES, builtin_template
 from quipu.chat.capabilities import TemplateCapabilities, supplied
 from quipu.chat.limits import RenderLimits
-from quipu.chat.messages import ROLES, Message, check_messages, check_tools, map_arguments, text_of
+from quipu.chat.messages import Message, check_messages, check_tools, map_arguments, text_of
 from quipu.chat.reasoning import ReasoningParser
 from quipu.chat.render import CompiledTemplate
 from quipu.errors import InvalidRequestError, TemplateError, UsageError
 
 _KEY = "tokenizer.chat_template"
 _FALLBACK = "chatml"
+_FALLBACK_WARNING = (
+    f"the file has no chat template, so {_FALLBACK} is used, which may not be what the model was taught; "
+    "choose with --chat-template NAME"
+)
 _CONTINUE = "\ue0c0quipu continues here\ue0c1 "  # ends in a space, to see whether the template trims
 
 
@@ -103,22 +107,20 @@ class ChatTemplate:
             if not isinstance(value, str):
                 raise TemplateError(f"the chat template {name!r} of the file is not a text; its metadata is damaged")
         sources: dict[str, str] = {name: value for name, value in variants.items() if isinstance(value, str) and value}
-        tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        tool_source: str | None = None
+        warnings: tuple[str, ...] = ()
         if override:
             name, source = _find(override, sources)
-            return cls(source, name=name, **tokens)
-        if "default" in sources:
-            tool_source = sources.get("tool_use")
-            return cls(sources["default"], name="default", tool_source=tool_source, **tokens)
-        if sources:
-            name = next(iter(sources))
-            warning = f"the file has no default chat template, so its template {name!r} is used"
-            return cls(sources[name], name=name, warnings=(warning,), **tokens)
-        warning = (
-            f"the file has no chat template, so {_FALLBACK} is used, which may not be what the model was taught; "
-            "choose with --chat-template NAME"
+        elif "default" in sources:
+            name, source, tool_source = "default", sources["default"], sources.get("tool_use")
+        elif sources:
+            name, source = next(iter(sources.items()))
+            warnings = (f"the file has no default chat template, so its template {name!r} is used",)
+        else:
+            name, source, warnings = _FALLBACK, builtin_template(_FALLBACK), (_FALLBACK_WARNING,)
+        return cls(
+            source, name=name, bos_token=bos_token, eos_token=eos_token, tool_source=tool_source, warnings=warnings
         )
-        return cls(builtin_template(_FALLBACK), name=_FALLBACK, warnings=(warning,), **tokens)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], override_name: str | None = None) -> ChatTemplate:
@@ -141,7 +143,12 @@ class ChatTemplate:
         if self._tool_source is None or self.capabilities.supports_tools:
             return None
         return ChatTemplate(
-            self._tool_source, name="tool_use", warnings=self.warnings, limits=self._limits, **self._tokens
+            self._tool_source,
+            name="tool_use",
+            bos_token=self._tokens["bos_token"],
+            eos_token=self._tokens["eos_token"],
+            warnings=self.warnings,
+            limits=self._limits,
         )
 
     def reasoning_parser(self, prompt: str = "") -> ReasoningParser:
@@ -217,8 +224,8 @@ class ChatTemplate:
         return RenderedPrompt(text, tuple(warnings), bool(bos_token) and text.startswith(bos_token))
 
     def _names(self, role: str) -> bool:
-        """Whether the template itself knows a role."""
-        return role in ROLES or f"'{role}'" in self.source or f'"{role}"' in self.source
+        """Whether the template spells out a role."""
+        return f"'{role}'" in self.source or f'"{role}"' in self.source
 
     def _unread(
         self, messages: list[Message], tools: object, documents: object, variables: Mapping[str, Any]
@@ -243,7 +250,11 @@ class ChatTemplate:
     def _synonyms(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The caller's variables; `enable_thinking` also as `thinking`, where the template calls it so."""
         names = dict(variables)
-        if "enable_thinking" in names and "thinking" not in names and "enable_thinking" not in self.capabilities.variables:
+        if (
+            "enable_thinking" in names
+            and "thinking" not in names
+            and "enable_thinking" not in self.capabilities.variables
+        ):
             names["thinking"] = names["enable_thinking"]
         return names
 
@@ -251,7 +262,7 @@ class ChatTemplate:
         """The messages in the form that the template takes, and warnings about it."""
         able = self.capabilities
         warnings = []
-        if any(message["role"] == "developer" for message in messages) and not self._names_literally("developer"):
+        if any(message["role"] == "developer" for message in messages) and not self._names("developer"):
             messages = [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
         num_leading = next((i for i, m in enumerate(messages) if m["role"] != "system"), len(messages))
         if num_leading and not able.supports_system:
@@ -271,20 +282,18 @@ class ChatTemplate:
                 {**m, "content": [{"type": "text", "text": m["content"]}]} if isinstance(m.get("content"), str) else m
                 for m in messages
             ]
-        if any(m.get("tool_calls") for m in messages):
-            messages = self._fit_calls(messages)
-        return messages, warnings
+        return self._fit_calls(messages), warnings
 
     def _fit_calls(self, messages: list[Message]) -> list[Message]:
+        """The messages with tool calls, and answers without text, written as the template wants them."""
         able = self.capabilities
-        if not able.accepts_text_arguments:
-            messages = map_arguments(messages, to_object=True)
-        elif not able.accepts_object_arguments:
-            messages = map_arguments(messages, to_object=False)
-        return [able.fit_empty_content(message) for message in messages]
-
-    def _names_literally(self, role: str) -> bool:
-        return f"'{role}'" in self.source or f'"{role}"' in self.source
+        if any(message.get("tool_calls") for message in messages) and able.supports_tool_calls:
+            if not able.accepts_text_arguments:
+                messages = map_arguments(messages, to_object=True)
+            elif not able.accepts_object_arguments:
+                messages = map_arguments(messages, to_object=False)
+            return [able.fit_empty_content(message) for message in messages]
+        return [{**m, "content": ""} if m.get("content") is None else m for m in messages]
 
 
 def _find(override: str, sources: Mapping[str, str]) -> tuple[str, str]:
@@ -321,10 +330,7 @@ def _fold_system(messages: list[Message], start: int) -> list[Message]:
         if pending and message["role"] == "user":
             prefix = "\n\n".join(pending) + "\n\n"
             content = message["content"]
-            if isinstance(content, list):
-                content = [{"type": "text", "text": prefix}, *content]
-            else:
-                content = prefix + content
+            content = [{"type": "text", "text": prefix}, *content] if isinstance(content, list) else prefix + content
             message = {**message, "content": content}
             pending = []
         elif pending:
