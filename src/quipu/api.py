@@ -18,13 +18,11 @@ from quipu.chat import ChatTemplate, ReasoningParser
 from quipu.engine import (
     Engine,
     EventStream,
-    ReferenceSampler,
-    Sampler,
     SharedEngine,
     available_memory_bytes,
     num_usable_cores,
 )
-from quipu.engine.native_sampler import NativeSampler
+from quipu.engine.native_sampler import choose_sampler
 from quipu.errors import (
     ContextLengthError,
     InsufficientMemoryError,
@@ -106,7 +104,7 @@ class LLM:
             load_model(self._reader),
             CPUBackend(self.threads),
             self._tokenizer,
-            _sampler(),
+            choose_sampler(),
             ctx_size=ctx_size,
             kv_types=kv_types,
             kv_tokens=kv_tokens,
@@ -123,6 +121,7 @@ class LLM:
         self._template_lock = threading.Lock()
         self._template_name = chat_template
         self._template: ChatTemplate | None = None
+        self._shown_tokens: dict[tuple[str, ...], Mapping[int, str]] = {}  # by the markers of a parser
         if chat_template is not None:
             self._chat_template()  # a wrong name is found now
 
@@ -265,9 +264,11 @@ class LLM:
         template = self._chat_template()
         rendered = [template.render(conversation, tools=tools, **variables) for conversation in conversations]
         prompts = [self._encode_chat(prompt.text) for prompt in rendered]
-        answers = [_Answer(template.reasoning_parser(prompt.text), prompt.warnings) for prompt in rendered]
+        parsers = [template.reasoning_parser(prompt.text) for prompt in rendered]
+        shown = [self._tokens_shown(parser.markers) for parser in parsers]
+        answers = [_Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
         by_id: dict[str, _Answer] = {}
-        events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event))
+        events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown)
         by_id.update(zip(events.request_ids, answers, strict=True))
         if stream:
             return events
@@ -279,14 +280,16 @@ class LLM:
         prompts: Sequence[Sequence[int]],
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         translate: Callable[[Event], E],
+        shown: Sequence[Mapping[int, str]] = (),
     ) -> EventStream[E]:
         shared = self._open_engine()
         requests = []
-        for token_ids, one in zip(prompts, _for_each(sampling, len(prompts)), strict=True):
+        each = zip(prompts, _for_each(sampling, len(prompts)), shown or [{}] * len(prompts), strict=True)
+        for token_ids, one, shown_tokens in each:
             request_id = shared.new_id()
             if one.seed is None and self._seed is not None:
                 one = dataclasses.replace(one, seed=self._seed + int(request_id) - 1)
-            requests.append(Request(request_id, tuple(token_ids), one))
+            requests.append(Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens))
         return EventStream(shared, shared.submit(requests), [request.request_id for request in requests], translate)
 
     # --- tokens ------------------------------------------------------------------------------------------------------
@@ -360,6 +363,18 @@ class LLM:
         if tokenizer.add_bos and tokenizer.bos_token_id is not None:
             token_ids.insert(0, tokenizer.bos_token_id)
         return _without_second_bos(token_ids, tokenizer)
+
+    def _tokens_shown(self, markers: tuple[str, ...]) -> Mapping[int, str]:
+        """Those of `markers` that are one token: text leaves control tokens out, but the parser has to see them."""
+        if markers not in self._shown_tokens:
+            tokenizer = self.tokenizer
+            encoded = [(text, tokenizer.encode(text, add_special=False, parse_special=True)) for text in markers]
+            self._shown_tokens[markers] = {
+                ids[0]: text
+                for text, ids in encoded
+                if len(ids) == 1 and tokenizer.token_bytes(ids[0]) == text.encode("utf-8")
+            }
+        return self._shown_tokens[markers]
 
     # --- resources ---------------------------------------------------------------------------------------------------
 
@@ -480,15 +495,3 @@ def _open_tokenizer(reader: GGUFReader) -> tuple[Tokenizer | None, TokenizerErro
         return Tokenizer.from_gguf(reader), None
     except TokenizerError as error:
         return None, error
-
-
-def _sampler() -> Sampler:
-    """The native sampler, unless QUIPU_SAMPLER=reference asks for the numpy one.
-
-    Raises:
-        UsageError: the variable has another value.
-    """
-    name = os.environ.get("QUIPU_SAMPLER", "native")
-    if name not in ("native", "reference"):
-        raise UsageError(f"QUIPU_SAMPLER must be native or reference, not {name!r}")
-    return NativeSampler() if name == "native" else ReferenceSampler()

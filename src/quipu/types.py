@@ -175,12 +175,14 @@ class Request:
         prompt_token_ids: at least one token id.
         sampling: how tokens are chosen and when to stop.
         prompt_logits: also deliver the logits of every prompt token, in the events' `logits`.
+        shown_tokens: control tokens that the text of the events shows, such as the tags around reasoning, and how.
     """
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
     sampling: SamplingParams
     prompt_logits: bool = False
+    shown_tokens: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,27 @@ def test_chat(llm: LLM) -> None:
     assert [answer.text for answer in batch] == [done.text, llm.chat([{"role": "user", "content": "a"}], SEEDED).text]
 
 
+def test_reasoning_is_told_from_the_answer(llm: LLM) -> None:
+    """The tag is a control token, which text leaves out, but whoever splits the answer has to see it."""
+    (letter,) = llm.tokenize("x")[-1:]
+    bias = {text_model.THINK: 900.0, letter: 800.0}  # first the one, then the other, then neither
+    sampling = SamplingParams(max_tokens=6, temperature=0.0, logit_bias=bias, presence_penalty=1000.0)
+    done = llm.chat(MESSAGES, sampling)
+    assert done.token_ids[:2] == (text_model.THINK, letter)
+    assert done.reasoning.startswith("x")
+    assert done.text == ""
+    assert "".join(event.reasoning for event in llm.chat(MESSAGES, sampling, stream=True)) == done.reasoning
+    assert llm.generate("the hat", sampling).text.startswith("x")
+
+
+def test_chat_template_by_name(model_path: Path) -> None:
+    with LLM(model_path, chat_template="chatml", threads=1) as named:
+        done = named.chat(MESSAGES, GREEDY)
+        assert done.usage.prompt_tokens > 20
+    with pytest.raises(UsageError, match="nonsense"):
+        LLM(model_path, chat_template="nonsense")
+
+
 def test_special_tokens_in_text_are_text(llm: LLM) -> None:
     assert text_model.TURN not in llm.tokenize("<|turn|>")
     assert llm.tokenize("<|turn|>", parse_special=True)[-1] == text_model.TURN
@@ -313,7 +334,7 @@ def test_bad_prompts(llm: LLM, prompt: object) -> None:
         llm.generate(prompt)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("messages", [[], "hello", ["hello"], [{"content": "no role"}], 5])
+@pytest.mark.parametrize("messages", [[], "hello", ["hello"], [{"content": "no role"}], {"role": "user"}])
 def test_bad_messages(llm: LLM, messages: object) -> None:
     with pytest.raises(QuipuError):
         llm.chat(messages)  # type: ignore[call-overload]

@@ -11,8 +11,21 @@ from quipu.gguf import GGMLType, write_gguf
 
 BOS, EOS = 1, 2
 NUM_BYTE_TOKENS = 256
-WORDS = ["\u2581", *"abcdefghijklmnopqrstuvwxyz", "\u2581the", "\u2581a", "th", "he", "in", "er", "an", "<|turn|>"]
-TURN = 3 + NUM_BYTE_TOKENS + len(WORDS) - 1
+WORDS = [
+    "\u2581",
+    *"abcdefghijklmnopqrstuvwxyz",
+    "\u2581the",
+    "\u2581a",
+    "th",
+    "he",
+    "in",
+    "er",
+    "an",
+    "<think>",
+    "<|turn|>",
+]
+THINK = 3 + NUM_BYTE_TOKENS + WORDS.index("<think>")
+TURN = 3 + NUM_BYTE_TOKENS + WORDS.index("<|turn|>")
 WIDTH, NUM_HEADS, NUM_KV_HEADS, FEED_FORWARD, NUM_LAYERS, CONTEXT = 64, 4, 2, 96, 2, 256
 VOCAB = 3 + NUM_BYTE_TOKENS + len(WORDS)
 TEMPLATE = (
@@ -24,7 +37,7 @@ TEMPLATE = (
 def vocabulary() -> dict[str, Any]:
     """Metadata of a SentencePiece-like vocabulary with bytes, letters and a few words."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(NUM_BYTE_TOKENS)), *WORDS]
-    types = [2, 3, 3, *[6] * NUM_BYTE_TOKENS, *[1] * (len(WORDS) - 1), 3]
+    types = [2, 3, 3, *[6] * NUM_BYTE_TOKENS, *[1] * (len(WORDS) - 2), 3, 3]
     scores = [0.0] * (3 + NUM_BYTE_TOKENS) + [-float(rank) for rank in range(len(WORDS))]
     return {
         "tokenizer.ggml.model": "llama",

@@ -66,6 +66,16 @@ def test_prompt_is_answered_once(run: Run, llm: ScriptedLLM, chat_file: str) -> 
     assert llm.asked == [[{"role": "system", "content": "Be brief."}, user("hello")]]
 
 
+@pytest.mark.parametrize("words", [[], ["-i"]])
+def test_piped_text_must_be_utf8(
+    run: Run, chat_file: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disguised = io.TextIOWrapper(io.BytesIO(b"a\xff\n"), encoding="ascii", errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", disguised)
+    assert main(["run", chat_file, *words]) == 2
+    assert capsys.readouterr().err == "error: the text on standard input is not UTF-8; convert it first\n"
+
+
 def test_words_and_piped_text_are_the_prompt(run: Run, llm: ScriptedLLM, chat_file: str) -> None:
     assert run(chat_file, "sum", "up", text="a text\n") == (0, "one two\n", [])
     assert llm.asked == [[user("sum up\na text")]]
@@ -182,10 +192,13 @@ def test_metadata_is_shown_as_inspect_does(
     ("words", "message"),
     [
         (["-mu", "https://x/M.gguf", "-i"], "fetch https://x/M.gguf"),
+        (["/dev/null", "-p", "x"], "not a regular file"),
         (["deepseek-r1:1.5b"], "there is no file 'deepseek-r1:1.5b'"),
         ([], "name a model"),
         (["FILE", "-p", "x", "--top-p", "3"], "top_p must be between 0 and 1"),
         (["FILE", "-p", "x", "-f", "/no/such/file"], "cannot be read"),
+        (["FILE", "-p", "a\udcff"], "the text on the command line is not UTF-8"),
+        (["FILE", "--system", "a\udcff", "-p", "x"], "the text on the command line is not UTF-8"),
         (["FILE", "-p", "x", "--prio", "9"], "--prio must be between"),
     ],
 )

@@ -13,6 +13,7 @@ from scripted_model import (
     END,
     NAN_TOKEN,
     VOCAB,
+    Letters,
     ScriptedBackend,
     ScriptedModel,
     expected_output,
@@ -186,6 +187,15 @@ def test_stop_string_ends_the_text_before_it() -> None:
     stop = text[5:8]
     assert run_text(SamplingParams(**{**as_dict(free), "stop": (stop,)})) == text[: text.index(stop)]
     assert run_text(SamplingParams(**{**as_dict(free), "stop": ("never",)})) == text
+
+
+def test_shown_tokens_have_their_own_text() -> None:
+    sampling = SamplingParams(seed=9, max_tokens=20, ignore_eos=True, logit_bias={NAN_TOKEN: -100.0})
+    tokens = tokens_of(run_one(sampling))
+    engine = scripted_engine()
+    engine.submit(Request("a", (3, 4), sampling, shown_tokens={tokens[2]: "<think>"}))
+    letters = "".join("<think>" if token == tokens[2] else Letters().append([token]) for token in tokens if token < 40)
+    assert text_of(run_to_end(engine)["a"]) == letters
 
 
 def test_min_tokens_forbids_an_early_end() -> None:

@@ -19,10 +19,10 @@ def resolve_model(name: str) -> Path:
         ModelNotFoundError: there is neither; or the built-in model is not part of this installation.
     """
     path = Path(name).expanduser()
-    if path.is_file():
-        return path
     if path.is_dir():
         raise ModelNotFoundError(f"{name} is a folder; name the GGUF file in it (of several shards, the first)")
+    if path.exists():
+        return path  # the reader refuses what is not a regular file
     if name in _BUILTIN:
         packaged = Path(str(files("quipu") / "data" / _BUILTIN[name]))
         if packaged.is_file():

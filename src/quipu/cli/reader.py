@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from quipu.errors import UsageError
+
 QUOTES = '"""'
 FIRST_PROMPT = ">>> "
 NEXT_PROMPT = "... "
@@ -39,7 +41,10 @@ class StreamLines:
         self._stream = stream
 
     def read(self, prompt: str) -> str:
-        line = self._stream.readline()
+        try:
+            line = self._stream.readline()
+        except UnicodeDecodeError:
+            raise UsageError("the text on standard input is not UTF-8; convert it first") from None
         if not line:
             raise EOFError
         return line.removesuffix("\n").removesuffix("\r")

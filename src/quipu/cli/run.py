@@ -19,6 +19,7 @@ from quipu.cli.repl import command_names, converse, welcome
 from quipu.cli.run_options import Mode, RunOptions
 from quipu.cli.screen import Screen
 from quipu.cli.session import Session
+from quipu.cli.texts import standard_input
 from quipu.cli.verbs import TERMINAL
 from quipu.errors import UsageError
 from quipu.gguf import GGUFReader
@@ -67,7 +68,7 @@ def _piped_text(options: RunOptions) -> str:
     if sys.stdin is None or sys.stdin.isatty() or options.wants_conversation():
         return ""
     try:
-        return sys.stdin.read()
+        return standard_input().read()
     except UnicodeDecodeError:
         raise UsageError("the text on standard input is not UTF-8; convert it first") from None
 
@@ -108,7 +109,7 @@ def _converse(
     load_s: float,
 ) -> int:
     at_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-    lines: Lines = StreamLines(sys.stdin)
+    lines: Lines = StreamLines(standard_input())
     if at_terminal:
         lines = TERMINAL.load()(history_file(), command_names(), colour=screen.colour)
     session = Session(

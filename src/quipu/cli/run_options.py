@@ -15,7 +15,7 @@ import typer
 
 from quipu.cli.load_options import LoadOptions
 from quipu.cli.sampling_options import SamplingOptions
-from quipu.cli.texts import read_text, unescape
+from quipu.cli.texts import checked_text, read_text, unescape
 from quipu.errors import UsageError
 
 _model = partial(typer.Option, rich_help_panel="Model")
@@ -190,7 +190,9 @@ class RunOptions(SamplingOptions, LoadOptions):
             raise UsageError("give the system message with --system or with --system-file, not both")
         if self.system_file is not None:
             return read_text(self.system_file)
-        return unescape(self.system) if self.system is not None and self.escape else self.system
+        if self.system is None:
+            return None
+        return unescape(checked_text(self.system)) if self.escape else checked_text(self.system)
 
     def prompt_text(self, words: list[str], piped: str) -> str | None:
         """-p, the file, the words and what was piped in, in this order, one per line; None if all are missing.
@@ -198,9 +200,13 @@ class RunOptions(SamplingOptions, LoadOptions):
         Args:
             words: the positional words after the model.
             piped: text from standard input, empty if there is none.
+
+        Raises:
+            UsageError: the file cannot be read, or a text is not UTF-8.
         """
         parts = [self.prompt] if self.prompt is not None else []
         parts += [" ".join(words)] if words else []
+        parts = [checked_text(part) for part in parts]
         if self.escape:
             parts = [unescape(part) for part in parts]
         if self.file is not None:

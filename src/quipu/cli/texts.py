@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
+from typing import TextIO
 
 from quipu.errors import UsageError
 
@@ -43,3 +46,21 @@ def read_text(path: str) -> str:
         raise UsageError(f"{path} is not UTF-8 text; convert it first") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; check the path") from None
+
+
+def standard_input() -> TextIO:
+    """Standard input as UTF-8, where other bytes are errors: some locales let them pass in disguise."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+    return sys.stdin
+
+
+def checked_text(text: str) -> str:
+    """`text` from the command line, which holds bytes that are not UTF-8 in disguise.
+
+    Raises:
+        UsageError: there are such bytes.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError("the text on the command line is not UTF-8; convert it first")
+    return text

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from quipu.cli.builtin import resolve_model
 from quipu.errors import UsageError
 from quipu.tokenizer import Tokenizer
 
@@ -16,7 +17,7 @@ from quipu.tokenizer import Tokenizer
 def tokenize(
     text: Annotated[str | None, typer.Argument(help="The text to tokenize.", show_default=False)] = None,
     *,
-    model: Annotated[Path, typer.Option("-m", "--model", help="A GGUF file; one without weights will do.")],
+    model: Annotated[str, typer.Option("-m", "--model", help="A GGUF file; one without weights will do.")],
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="The text to tokenize.")] = None,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="Read the text from this UTF-8 file.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read the text from standard input.")] = False,
@@ -36,7 +37,7 @@ def tokenize(
         ModelNotFoundError, ModelFileError, TokenizerError: the file or its vocabulary cannot be used.
     """
     content = _read_text(text, prompt, file, stdin)
-    tokenizer = Tokenizer.from_gguf(model)
+    tokenizer = Tokenizer.from_gguf(resolve_model(model))
     token_ids = tokenizer.encode(content, add_special=not no_bos, parse_special=parse_special)
     for warning in tokenizer.warnings:
         typer.echo(f"warning: {warning}", err=True)

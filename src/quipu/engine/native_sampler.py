@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quipu import _native
-from quipu.engine.sampler import ChainStep
+from quipu.engine.sampler import ChainStep, Sampler
+from quipu.engine.sampling_reference import ReferenceSampler
+from quipu.errors import UsageError
 
 
 class NativeSampler:
@@ -28,3 +31,15 @@ class NativeSampler:
         positions: NDArray[np.int64],
     ) -> list[int]:
         return list(_native.sample_batch(logits, chains, histories, seeds, positions))
+
+
+def choose_sampler() -> Sampler:
+    """The native sampler, unless QUIPU_SAMPLER=reference asks for the numpy one.
+
+    Raises:
+        UsageError: the variable has another value.
+    """
+    name = os.environ.get("QUIPU_SAMPLER", "native")
+    if name not in ("native", "reference"):
+        raise UsageError(f"QUIPU_SAMPLER must be native or reference, not {name!r}")
+    return NativeSampler() if name == "native" else ReferenceSampler()

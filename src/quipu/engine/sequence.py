@@ -191,7 +191,8 @@ class SequenceState:
         # An embedding may have more rows than there are texts.
         if self._detokenizer is None or token_id >= self._text_vocab_size:
             return ""
-        text = self._detokenizer.append([token_id])
+        shown = self.request.shown_tokens.get(token_id)
+        text = self._detokenizer.append([token_id]) if shown is None else self._detokenizer.flush() + shown
         if self.num_generated <= self.request.sampling.min_tokens:
             return text
         return self._stop.append(text)
