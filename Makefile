@@ -58,6 +58,7 @@ oracle: $(ORACLE_VENV)/.installed
 
 bench: $(VENV)/.installed $(if $(QUIPU_LLAMA_PYTHON),,$(LLAMA_VENV)/.ready)
 	@mkdir -p build/bench
+	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/decode.py --json build/bench/decode.json
 	$(BIN)/python benchmarks/prefill.py --json build/bench/prefill.json
 	$(BIN)/python benchmarks/first_token.py --json build/bench/first_token.json

@@ -1,7 +1,6 @@
 """Types of the native module. Only quipu.backends, quipu.engine and quipu.bench import it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +111,17 @@ class Program:
     def read(self, value: ValueBuffer, num_rows: int) -> NDArray[np.float32]: ...
 
 class SamplerChain:
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __init__(
+        self,
+        steps: Sequence[tuple[str, list[float]]],
+        bias_ids: NDArray[np.int32],
+        bias_values: NDArray[np.float32],
+    ) -> None: ...
 
-def sample_batch(*args: Any, **kwargs: Any) -> NDArray[np.int32]: ...
+def sample_batch(
+    logits: NDArray[np.float32],
+    chains: Sequence[SamplerChain],
+    histories: Sequence[NDArray[np.int32]],
+    seeds: NDArray[np.uint64],
+    positions: NDArray[np.int64],
+) -> list[int]: ...

@@ -123,7 +123,8 @@ def test_limits_grow_with_the_input() -> None:
     """A conversation of 20 million characters, in a template that rebuilds the prompt with each message."""
     messages = [{"role": "user", "content": "x" * 500_000} for _ in range(40)]
     template = (
-        "{% set ns = namespace(text='') %}{% for m in messages %}{% set ns.text = ns.text + m.content|trim %}{% endfor %}"
+        "{% set ns = namespace(text='') %}"
+        "{% for m in messages %}{% set ns.text = ns.text + m.content|trim %}{% endfor %}"
         "{{ ns.text }}"
     )
     assert len(render(template, messages=messages)) == 20_000_000
@@ -140,48 +141,26 @@ def test_long_conversations_are_no_problem() -> None:
     assert lines[-1] == "!=assistant: message 4999"
 
 
-# --- random templates --------------------------------------------------------------------------------------------------
+# --- random templates ---
 
-_VALUES = [
-    "messages",
-    "ns.x",
-    "ns.y",
-    "l",
-    "d",
-    "t",
-    "s",
-    "big",
-    "range(100000)",
-    "1",
-    "-1",
-    "10**6",
-    "10**9",
-    "1.5",
-    "none",
-] + ["'%s'", "'%99999d'", "'{0:>99999}'", "''", "'\\n'", "[]", "{}", "()", "undefined", "loop", "m", "self", "dict"]
-_METHODS = [
-    "replace",
-    "join",
-    "split",
-    "rsplit",
-    "format",
-    "center",
-    "zfill",
-    "expandtabs",
-    "strip",
-    "count",
-    "rfind",
-    "pop",
-] + ["append", "extend", "insert", "update", "get", "items", "copy", "index", "splitlines", "partition", "__class__"]
+_VALUES = """
+messages ns.x ns.y l d t s big range(100000) 1 -1 10**6 10**9 1.5 none '%s' '%99999d' '{0:>99999}' '' '\\n' [] {} ()
+undefined loop m self dict
+"""
+_METHODS = """
+replace join split rsplit format center zfill expandtabs strip count rfind pop append extend insert update get items
+copy index splitlines partition __class__
+"""
+_OPERATORS = "+ - * / // % ** ~ == < in and"
 _NAMED_TESTS = sorted(name for name in TESTS if name.isalpha() and name not in ("in",))
 
 
 def _combine(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     arguments = st.lists(inner, max_size=2).map(", ".join)
     return st.one_of(
-        st.builds("({} {} {})".format, inner, st.sampled_from("+ - * / // % ** ~ == < in and".split()), inner),
+        st.builds("({} {} {})".format, inner, st.sampled_from(_OPERATORS.split()), inner),
         st.builds("({}|{}({}))".format, inner, st.sampled_from(sorted(FILTERS)), arguments),
-        st.builds("{}.{}({})".format, inner, st.sampled_from(_METHODS), arguments),
+        st.builds("{}.{}({})".format, inner, st.sampled_from(_METHODS.split()), arguments),
         st.builds("({} is {}({}))".format, inner, st.sampled_from(_NAMED_TESTS), inner),
         st.builds("{}[{}:{}]".format, inner, inner, inner),
         st.builds("[{}, {}]".format, inner, inner),
@@ -191,7 +170,7 @@ def _combine(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
-_EXPRESSIONS = st.recursive(st.sampled_from(_VALUES), _combine, max_leaves=8)
+_EXPRESSIONS = st.recursive(st.sampled_from(_VALUES.split()), _combine, max_leaves=8)
 _SET_UP = (
     "{% macro m(x) %}{{ x }}{% endmacro %}{% set ns = namespace(x=[1, 2], y='ab' * 1000) %}{% set l = [1, 'a', [2]] %}"
     "{% set d = {'a': 1} %}{% set s = 'abc ' * 1000 %}{% set big = 'ab\n' * 1000000 %}{% set t = (1, (2, 3)) %}"
@@ -210,7 +189,7 @@ def test_random_templates_end_in_text_or_one_error(statements: list[str]) -> Non
     try:
         text = render(_SET_UP + "".join(statements), IMPATIENT)
     except QuipuError as error:
-        assert "\n" not in str(error)
-        assert "memory ran out" not in str(error)
-    else:
-        assert isinstance(text, str)
+        text = str(error)
+        if "\n" in text or "memory ran out" in text:
+            raise
+    assert isinstance(text, str)

@@ -12,6 +12,12 @@ from quipu.chat.messages import map_arguments, text_of
 from quipu.errors import InvalidRequestError
 
 
+ROLES = "must be one of system, developer, user, assistant, tool"
+CALL = "messages[0].tool_calls[0]"
+NO_CONTENT = "is missing: give a text or a list of parts"
+IMAGE = {"type": "image_url", "image_url": {}}
+
+
 @pytest.mark.parametrize(
     ("messages", "field", "problem"),
     [
@@ -19,22 +25,30 @@ from quipu.errors import InvalidRequestError
         ("Hi", "messages", "must be a list of messages, not a text"),
         ({"role": "user"}, "messages", "must be a list of messages, not an object"),
         (["Hi"], "messages[0]", "must be an object with role and content, not a text"),
-        ([{"content": "x"}], "messages[0].role", "must be one of system, developer, user, assistant, tool"),
-        ([user("x"), {"role": "usr", "content": "x"}], "messages[1].role", "must be one of system, developer, user, assistant, tool, not 'usr'"),
-        ([{"role": "user"}], "messages[0].content", "is missing: give a text or a list of parts"),
-        ([{"role": "user", "content": None}], "messages[0].content", "is missing: give a text or a list of parts"),
-        ([assistant(None)], "messages[0].content", "is missing: give a text or a list of parts"),
+        ([{"content": "x"}], "messages[0].role", ROLES),
+        ([user("x"), {"role": "usr", "content": "x"}], "messages[1].role", f"{ROLES}, not 'usr'"),
+        ([{"role": "user"}], "messages[0].content", NO_CONTENT),
+        ([{"role": "user", "content": None}], "messages[0].content", NO_CONTENT),
+        ([assistant(None)], "messages[0].content", NO_CONTENT),
         ([user(3)], "messages[0].content", "must be a text or a list of parts, not a number"),
         ([user([3])], "messages[0].content[0]", "must be an object, not a number"),
-        ([user([{"type": "image_url", "image_url": {}}])], "messages[0].content[0].type", "must be 'text', not 'image_url': this model reads text only"),
+        ([user([IMAGE])], "messages[0].content[0].type", "must be 'text', not 'image_url': this model reads text only"),
         ([user([{"type": "text"}])], "messages[0].content[0].text", "must be a text, not null"),
         ([assistant("", tool_calls={})], "messages[0].tool_calls", "must be a list, not an object"),
-        ([assistant("", tool_calls=[3])], "messages[0].tool_calls[0]", "must be an object, not a number"),
-        ([assistant("", tool_calls=[{"function": 1}])], "messages[0].tool_calls[0].function", "must be an object, not a number"),
-        ([assistant("", tool_calls=[call({}, name="")])], "messages[0].tool_calls[0].function.name", "must be a text that is not empty, not an empty text"),
-        ([assistant("", tool_calls=[call([1])])], "messages[0].tool_calls[0].function.arguments", "must be JSON text or an object, not a list"),
+        ([assistant("", tool_calls=[3])], CALL, "must be an object, not a number"),
+        ([assistant("", tool_calls=[{"function": 1}])], f"{CALL}.function", "must be an object, not a number"),
+        (
+            [assistant("", tool_calls=[call({}, name="")])],
+            f"{CALL}.function.name",
+            "must be a text that is not empty, not an empty text",
+        ),
+        (
+            [assistant("", tool_calls=[call([1])])],
+            f"{CALL}.function.arguments",
+            "must be JSON text or an object, not a list",
+        ),
     ],
-)  # fmt: skip
+)
 def test_malformed_messages(messages: Any, field: str, problem: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_messages(messages)

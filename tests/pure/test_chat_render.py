@@ -42,7 +42,8 @@ def render(template: str, messages: Any = None, **others: Any) -> str:
         ("{{ strftime_now('%d %b %Y %H:%M') }}", "09 Mar 2025 14:05"),
         ("a{% generation %}{% set x = 1 %}b{{ messages[0].content }}{% endgeneration %}c", "abHic"),
         (
-            "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% elif i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+            "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% elif i == 3 %}{% break %}{% endif %}"
+            "{{ i }}{% endfor %}",
             "02",
         ),
         ("{{ tools is none }} {{ documents is none }} {{ nothing is defined }}{{ nothing }}", "True True False"),
@@ -110,7 +111,7 @@ def test_mappings_and_subclasses_become_plain() -> None:
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"x"])
 def test_other_objects_are_refused(value: object) -> None:
     with pytest.raises(
-        InvalidRequestError, match="messages holds a value of type .*, which a chat template cannot read"
+        InvalidRequestError, match=r"messages holds a value of type .*, which a chat template cannot read"
     ):
         render("x", [{"role": "user", "content": value}])
 
@@ -140,13 +141,21 @@ ADVICE = "choose another with --chat-template NAME"
         ),
         ("{{ {}.pop('k') }}", f"the chat template failed at line 1: there is no 'k'; change the messages or {ADVICE}"),
         ("{{ 1 / 0 }}", f"the chat template failed at line 1: division by zero; change the messages or {ADVICE}"),
-        ("{% if x %}\n{{ y", f"the chat template is invalid at line 2: unexpected end of template, expected 'end of print statement'; {ADVICE}"),
+        (
+            "{% if x %}\n{{ y",
+            "the chat template is invalid at line 2: "
+            f"unexpected end of template, expected 'end of print statement'; {ADVICE}",
+        ),
         ("{{ x|nothing }}", f"the chat template is invalid at line 1: No filter named 'nothing'; {ADVICE}"),
-        ("{% extends 'x' %}", f"the chat template was stopped at line 1 for what templates may not do: a chat template may not load another template; {ADVICE}"),
+        (
+            "{% extends 'x' %}",
+            "the chat template was stopped at line 1 for what templates may not do: "
+            f"a chat template may not load another template; {ADVICE}",
+        ),
         ("{{ " + "9" * 9000 + " }}", f"the chat template is invalid: it holds a number that is too long; {ADVICE}"),
         ("{{ " + "(" * 900 + " }}", f"the chat template is nested too deeply to compile; {ADVICE}"),
     ],
-)  # fmt: skip
+)
 def test_error_sentences(template: str, sentence: str) -> None:
     with pytest.raises(TemplateError) as caught:
         render(template)

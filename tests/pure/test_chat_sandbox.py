@@ -114,7 +114,8 @@ def test_payloads_get_nowhere(payload: str, tmp_path: Path) -> None:
             environment_variable="x",
         )
     except TemplateError as error:
-        assert "\n" not in str(error)
+        if "\n" in str(error):
+            raise
     else:  # an attribute that is not there prints as nothing
         assert not any(word in text for word in ("class", "built-in", "module", "root:", "0x", "function", "object")), (
             text

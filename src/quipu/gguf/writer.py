@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -101,7 +100,7 @@ class GGUFWriter:
         self._alignment = _find_alignment(metadata)
         self._header = _encode_header(version, metadata, self._specs, self._alignment)
         self._file: BinaryIO | None = None
-        self._part_path = self.path.with_name(f".{self.path.name[:200]}.{secrets.token_hex(4)}.part")
+        self._part_path = self.path.with_name(f".{self.path.name[:200]}.{os.urandom(4).hex()}.part")
         self._index = 0
         self._remaining_bytes = self._specs[0].num_bytes if self._specs else 0
 
