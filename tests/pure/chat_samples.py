@@ -78,5 +78,5 @@ def tool_history(content: Any, *, text_arguments: bool = False) -> list[dict[str
     """A question, a call, and what the tool said."""
     arguments: Any = {"city": "Zürich", "days": 2}
     if text_arguments:
-        arguments = json.dumps(arguments)
+        arguments = json.dumps(arguments, ensure_ascii=False)
     return [user("How is the weather?"), assistant(content, tool_calls=[call(arguments)]), result("12 °C")]

@@ -52,5 +52,5 @@ def test_deepseek_r1_forgets_old_reasoning() -> None:
     messages = [user("Q"), assistant("<think>hm</think>A"), user("R")]
     assert (
         builtin("deepseek-r1").render(messages).text
-        == f"<｜User｜>Q<｜Assistant｜>A{END}<｜User｜>R<｜Assistant｜><think>\n"
+        == "<｜User｜>Q<｜Assistant｜>A<｜end▁of▁sentence｜><｜User｜>R<｜Assistant｜><think>\n"
     )

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol, cast
 
+from jinja2.environment import Environment
 from jinja2.filters import FILTERS as DEFAULT_FILTERS
 from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context
@@ -44,6 +45,8 @@ def _guard(name: str, check: Check | None, passes: Literal["context", "eval_ctx"
     def filtered(context: Context, value: Any, /, *args: Any, **kwargs: Any) -> Any:
         meter = _meter(context)
         meter.tick()
+        for argument in (*args, *kwargs.values()):
+            meter.bound(argument)  # which may be hashed, as the name of a filter is
         if check is not None:
             value = check(meter, value, args, kwargs)
         if passes is None:
@@ -232,6 +235,16 @@ def _is_divisible(environment: HasMeter, value: Any, num: Any) -> bool:
     return bool(operate(environment.meter, "%", value, num) == 0)
 
 
+@pass_environment
+def _is_filter(environment: Environment, value: Any) -> bool:
+    return isinstance(value, str) and value in environment.filters
+
+
+@pass_environment
+def _is_test(environment: Environment, value: Any) -> bool:
+    return isinstance(value, str) and value in environment.tests
+
+
 _COMPARISONS = ("==", "!=", ">", ">=", "<", "<=", "eq", "ne", "gt", "ge", "lt", "le", "in", "lower", "upper")
 
 TESTS: Mapping[str, Filter] = {
@@ -240,4 +253,6 @@ TESTS: Mapping[str, Filter] = {
     "odd": _is_odd,
     "even": _is_even,
     "divisibleby": _is_divisible,
+    "filter": _is_filter,
+    "test": _is_test,
 }

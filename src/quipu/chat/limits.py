@@ -22,7 +22,8 @@ _MAX_NESTING = 400  # well before Python's own C code runs out of stack on a nes
 BYTES_PER_PIECE = 57  # a short str and its place in a list
 
 # What is walked before it is compared or printed; dict_keys and its kin have no public names.
-_CONTAINERS: tuple[type, ...] = (list, dict, tuple, type({}.keys()), type({}.values()), type({}.items()), Namespace)
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+_CONTAINERS: tuple[type, ...] = (list, dict, tuple, *_VIEWS, set, Namespace)
 
 
 @dataclass(frozen=True, slots=True)

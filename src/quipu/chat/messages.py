@@ -7,7 +7,7 @@ Messages have OpenAI's shape: `role`, `content` (text, or a list of parts), and 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quipu.errors import InvalidRequestError
@@ -17,14 +17,16 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 Message = dict[str, Any]
 
 
-def check_messages(messages: Sequence[Mapping[str, Any]], extra_roles: Collection[str] = ()) -> list[Message]:
+def check_messages(
+    messages: Sequence[Mapping[str, Any]], knows_role: Callable[[str], bool] | None = None
+) -> list[Message]:
     """Check a conversation and return new messages; the caller's own are not changed.
 
     Keys whose value is None are dropped, except an assistant's `content`: templates tell apart None and no key.
 
     Args:
         messages: the conversation, the oldest first.
-        extra_roles: roles beyond the usual ones that the template knows.
+        knows_role: tells of roles beyond the usual ones whether the template knows them.
 
     Raises:
         InvalidRequestError: names the first field that is wrong, such as `messages[2].role`.
@@ -33,7 +35,7 @@ def check_messages(messages: Sequence[Mapping[str, Any]], extra_roles: Collectio
         raise _error("messages", f"must be a list of messages, not {_kind(messages)}")
     if not messages:
         raise _error("messages", "must hold at least one message")
-    return [_check_message(message, f"messages[{i}]", extra_roles) for i, message in enumerate(messages)]
+    return [_check_message(message, f"messages[{i}]", knows_role) for i, message in enumerate(messages)]
 
 
 def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
@@ -98,15 +100,14 @@ def _map_call(call: dict[str, Any], field: str, to_object: bool) -> dict[str, An
     return {**call, "function": function} if "function" in call else function
 
 
-def _check_message(message: Any, field: str, extra_roles: Collection[str]) -> Message:
+def _check_message(message: Any, field: str, knows_role: Callable[[str], bool] | None) -> Message:
     if not isinstance(message, Mapping):
         raise _error(field, f"must be an object with role and content, not {_kind(message)}")
     role = message.get("role")
-    if not isinstance(role, str) or (role not in ROLES and role not in extra_roles):
-        expected = ", ".join(ROLES[:-1])
-        raise _error(
-            f"{field}.role", f"must be one of {expected}, not {role!r}" if role else f"must be one of {expected}"
-        )
+    is_known = isinstance(role, str) and (role in ROLES or (knows_role is not None and knows_role(role)))
+    if not is_known:
+        expected = f"must be one of {', '.join(ROLES[:-1])}"
+        raise _error(f"{field}.role", f"{expected}, not {role!r}" if role else expected)
     checked = {key: value for key, value in message.items() if value is not None}
     if "tool_calls" in checked:
         checked["tool_calls"] = _check_calls(checked["tool_calls"], f"{field}.tool_calls")

@@ -42,6 +42,9 @@ def operate(meter: Meter, symbol: str, left: Any, right: Any) -> Any:
         meter.require_bits(left.bit_length() * max(right, 0))
     elif symbol == "%" and isinstance(left, str):
         check_percent(meter, left, right)
+    elif symbol == "-":  # of the keys of dicts, which it hashes
+        meter.bound(left)
+        meter.bound(right)
     return meter.admit(_OPERATORS[symbol](left, right))
 
 

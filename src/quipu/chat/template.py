@@ -151,9 +151,9 @@ class ChatTemplate:
             limits=self._limits,
         )
 
-    def reasoning_parser(self, prompt: str = "") -> ReasoningParser:
-        """What splits the answer to a rendered prompt into reasoning and content."""
-        return ReasoningParser.for_template(self.source + (self._tool_source or ""), prompt)
+    def reasoning_parser(self, prompt: str = "", continued: str = "") -> ReasoningParser:
+        """What splits the answer to a rendered prompt, or the rest of a message, into reasoning and content."""
+        return ReasoningParser.for_template(self.source + (self._tool_source or ""), prompt, continued)
 
     def render(
         self,
@@ -188,40 +188,29 @@ class ChatTemplate:
             InvalidRequestError: a message or tool is malformed; the error names the field.
             TemplateError: the template refused the messages, failed, or was stopped.
         """
-        if tools and self._tool_template is not None:
-            return self._tool_template.render(
-                messages,
-                tools=tools,
-                documents=documents,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                now=now,
-                **variables,
-            )
-        roles = {message.get("role") for message in messages if isinstance(message, Mapping)}
-        checked = check_messages(messages, [role for role in roles if isinstance(role, str) and self._names(role)])
-        checked_tools = check_tools(tools)
-        warnings = [*self.warnings, *self._unread(checked, tools, documents, variables)]
-        fitted, folded = self._fit(checked)
-        warnings += folded
+        chosen = self if not tools or self._tool_template is None else self._tool_template
+        checked = check_messages(messages, chosen._names)
+        fitted, repairs = chosen._fit(checked)
         if continue_final_message:
             fitted = _mark_end(fitted)
-        text = self._template.render(
+        checked_tools = check_tools(tools)
+        text = chosen._template.render(
             {
                 "messages": fitted,
                 "tools": checked_tools,
                 "documents": documents,
                 "add_generation_prompt": add_generation_prompt and not continue_final_message,
                 **self._tokens,
-                **supplied(self.capabilities.missing_variables, checked_tools, now),
-                **self._synonyms(variables),
+                **supplied(chosen.capabilities.missing_variables, checked_tools, now),
+                **chosen._synonyms(variables),
             },
             now=now,
         )
         if continue_final_message:
             text = _cut_at_mark(text)
         bos_token = self._tokens["bos_token"]
-        return RenderedPrompt(text, tuple(warnings), bool(bos_token) and text.startswith(bos_token))
+        warnings = (*self.warnings, *chosen._unread(checked, tools, documents, variables), *repairs)
+        return RenderedPrompt(text, warnings, bool(bos_token) and text.startswith(bos_token))
 
     def _names(self, role: str) -> bool:
         """Whether the template spells out a role."""
