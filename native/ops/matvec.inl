@@ -16,6 +16,7 @@ template <class W, int G> inline I32x8 group_dot(const typename W::Block &block,
         return dot_pairs(dot_pairs(codes, activations), splat_i16(1));
 }
 
+constexpr int kPrefetchBytes = 2048;
 constexpr int kChunkGroups = 64; // groups whose decoded scales are held at once (2,048 values)
 
 // One chunk of one row against one token. `products` are weight scale times activation scale, per group.
@@ -26,10 +27,11 @@ inline F32x8 chunk_dot(const typename W::Block *blocks, int num_groups, const in
     int g = 0;
     for (; g + kUnroll <= num_groups; g += kUnroll) {
         const typename W::Block *block = blocks + g / W::kGroups;
-        // The hardware prefetcher stops at page borders; two kilobytes ahead keeps the stream going.
-        prefetch(reinterpret_cast<const uint8_t *>(block) + 2048);
-        if constexpr (sizeof(typename W::Block) * (kUnroll / W::kGroups) > 64)
-            prefetch(reinterpret_cast<const uint8_t *>(block) + 2048 + 64);
+        // The hardware prefetcher stops at page borders; asking for every line two kilobytes ahead keeps the stream
+        // going.
+        const auto *ahead = reinterpret_cast<const uint8_t *>(block) + kPrefetchBytes;
+        for (size_t line = 0; line < sizeof(*block) * (kUnroll / W::kGroups); line += 64)
+            prefetch(ahead + line);
         unrolled<kUnroll>([&]<int U>() {
             constexpr int G = W::kGroups == 1 ? 0 : U;
             const B8x32 a = load_b8(codes + (g + U) * kGroup);
