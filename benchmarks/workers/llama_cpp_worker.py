@@ -15,14 +15,12 @@ Requests (times are seconds on the monotonic clock):
 from __future__ import annotations
 
 import ctypes
-import json
-import os
-import sys
 import time
-from typing import Any
 
 import llama_cpp
 from llama_cpp import llama_cpp as low_level
+
+from serving import serve
 
 
 @low_level.llama_log_callback  # type: ignore[untyped-decorator]
@@ -89,31 +87,5 @@ class LlamaCpp:
         return f"llama-cpp-python {llama_cpp.__version__} ({', '.join(features)})"
 
 
-def serve() -> None:
-    """Answer requests until `quit` or the end of the input."""
-    # Libraries may print to standard output; the replies keep it for themselves.
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    engine: LlamaCpp | None = None
-    for line in sys.stdin:
-        request: dict[str, Any] = json.loads(line)
-        op = request.pop("op")
-        if op == "quit":
-            break
-        if op == "load":
-            begin = time.perf_counter()
-            engine = LlamaCpp(**request)
-            reply: dict[str, Any] = {"seconds": time.perf_counter() - begin, "engine": engine.describe()}
-        elif engine is None:
-            raise SystemExit("load comes first")
-        elif op == "prefill":
-            reply = {"seconds": engine.prefill(**request)}
-        elif op == "decode":
-            reply = {"seconds": engine.decode(**request)}
-        else:
-            raise SystemExit(f"unknown op {op!r}")
-        print(json.dumps(reply), file=replies, flush=True)
-
-
 if __name__ == "__main__":
-    serve()
+    serve(LlamaCpp)

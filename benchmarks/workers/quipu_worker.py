@@ -8,14 +8,11 @@ Unlike its neighbour's, these times include everything around the arithmetic: sc
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import sys
 import time
-from typing import Any
 
 import quipu
 from quipu import LLM, SamplingParams
+from serving import serve
 
 
 class Quipu:
@@ -50,31 +47,5 @@ class Quipu:
         return f"quipu {quipu.__version__}"
 
 
-def serve() -> None:
-    """Answer requests until `quit` or the end of the input."""
-    # Libraries may print to standard output; the replies keep it for themselves.
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    engine: Quipu | None = None
-    for line in sys.stdin:
-        request: dict[str, Any] = json.loads(line)
-        op = request.pop("op")
-        if op == "quit":
-            break
-        if op == "load":
-            begin = time.perf_counter()
-            engine = Quipu(**request)
-            reply: dict[str, Any] = {"seconds": time.perf_counter() - begin, "engine": engine.describe()}
-        elif engine is None:
-            raise SystemExit("load comes first")
-        elif op == "prefill":
-            reply = {"seconds": engine.prefill(**request)}
-        elif op == "decode":
-            reply = {"seconds": engine.decode(**request)}
-        else:
-            raise SystemExit(f"unknown op {op!r}")
-        print(json.dumps(reply), file=replies, flush=True)
-
-
 if __name__ == "__main__":
-    serve()
+    serve(Quipu)
