@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from quipu.backends.cpu import CPUBackend
+from quipu.backends.choice import choose_backend
 from quipu.chat import ChatTemplate, ReasoningParser
 from quipu.engine import (
     Engine,
@@ -102,7 +102,7 @@ class LLM:
         self._tokenizer, self._tokenizer_error = _open_tokenizer(self._reader)
         engine = Engine(
             load_model(self._reader),
-            CPUBackend(self.threads),
+            choose_backend(self.threads),
             self._tokenizer,
             choose_sampler(),
             ctx_size=ctx_size,

@@ -164,6 +164,17 @@ def test_reference_sampler_gives_the_same_text(llm: LLM, model_path: Path, monke
         LLM(model_path)
 
 
+def test_reference_backend_gives_the_same_logits(llm: LLM, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token_ids = llm.tokenize("the hat and the cat")
+    monkeypatch.setenv("QUIPU_BACKEND", "reference")
+    with LLM(model_path, threads=2) as plain:
+        expected = plain.logits(token_ids)
+    assert np.linalg.norm(llm.logits(token_ids) - expected) < 0.03 * np.linalg.norm(expected)
+    monkeypatch.setenv("QUIPU_BACKEND", "abacus")
+    with pytest.raises(UsageError, match="QUIPU_BACKEND"):
+        LLM(model_path)
+
+
 def test_seeds(model_path: Path) -> None:
     texts = []
     for _ in range(2):

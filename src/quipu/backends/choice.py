@@ -1,0 +1,22 @@
+"""Which backend computes: the native kernels, unless the environment asks for the plain ones."""
+
+from __future__ import annotations
+
+import os
+
+from quipu.backends.cpu import CPUBackend
+from quipu.backends.program import Backend
+from quipu.backends.reference import ReferenceBackend
+from quipu.errors import UsageError
+
+
+def choose_backend(num_threads: int) -> Backend:
+    """The CPU backend, or plain numpy where QUIPU_BACKEND=reference asks for it: slow, and easy to believe.
+
+    Raises:
+        UsageError: the variable has another value.
+    """
+    name = os.environ.get("QUIPU_BACKEND", "cpu")
+    if name not in ("cpu", "reference"):
+        raise UsageError(f"QUIPU_BACKEND must be cpu or reference, not {name!r}")
+    return CPUBackend(num_threads) if name == "cpu" else ReferenceBackend()
