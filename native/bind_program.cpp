@@ -44,8 +44,7 @@ Slot allocate_slot(Program &program, int width) {
 
 PackedActivations allocate_packed(Program &program, int max_width, bool as_int8, bool as_float) {
     PackedActivations packed;
-    const int64_t blocks = round_up(max_width, kBlock) / kBlock,
-                  panels = PackedActivations::num_panels(program.max_tokens());
+    const int64_t blocks = round_up(max_width, kBlock) / kBlock, panels = num_panels(program.max_tokens());
     if (as_int8) {
         packed.rows = program.allocate(kMaxRowTokens * activation_row_bytes(max_width));
         packed.panels =

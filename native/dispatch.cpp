@@ -14,10 +14,6 @@ extern const Kernels kernels;
 }
 #endif
 
-int64_t attention_scratch_floats(int group_size, int key_length, int value_length, int page_size) {
-    return int64_t(kQueriesPerUnit) * group_size * (key_length + value_length + page_size + 2);
-}
-
 const Kernels *select_kernels(const char *requested) {
     const std::string_view name = requested ? requested : "";
 #ifdef QUIPU_X86

@@ -1,6 +1,7 @@
 // The kernel table: one set of function pointers per instruction set, chosen once at run time.
 #pragma once
 
+#include "formats/formats.h"
 #include "layouts.h"
 
 namespace quipu {
@@ -8,12 +9,12 @@ namespace quipu {
 // Weight types whose dot products run on int8 activations; all others are unpacked to float first.
 constexpr bool runs_on_int8(int type) {
     switch (type) {
-    case 2:
-    case 6:
-    case 8:
-    case 12:
-    case 13:
-    case 14: // Q4_0 Q5_0 Q8_0 Q4_K Q5_K Q6_K
+    case kQ4_0:
+    case kQ5_0:
+    case kQ8_0:
+    case kQ4_K:
+    case kQ5_K:
+    case kQ6_K:
         return true;
     default:
         return false;
@@ -58,7 +59,9 @@ struct Kernels {
 
 // Bytes of scratch that matmul_tile and attention need.
 constexpr int64_t kTileScratchBytes = int64_t(kTileRows) * kBlock * 4 + 65536;
-int64_t attention_scratch_floats(int group_size, int key_length, int value_length, int page_size);
+constexpr int64_t attention_scratch_floats(int group_size, int key_length, int value_length, int page_size) {
+    return int64_t(kQueriesPerUnit) * group_size * (key_length + value_length + page_size + 2);
+}
 
 // The best set this processor runs, or the one that QUIPU_INSTRUCTION_SET names; nullptr when that name is unknown or
 // not supported here.

@@ -13,6 +13,11 @@ constexpr int kPanelTokens = 16; // tokens in the lanes of one panel
 constexpr int kTileRows = 48;    // weight rows unpacked at once: divisible by 4 and 6, codes fit L1
 constexpr int kMaxRowTokens = 8; // up to here tokens go one by one through the row kernels, with equal bits per token
 
+// Panels that hold this many tokens.
+constexpr int num_panels(int num_tokens) {
+    return (num_tokens + kPanelTokens - 1) / kPanelTokens;
+}
+
 constexpr int64_t round_up(int64_t n, int64_t multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }

@@ -60,7 +60,7 @@ class Pack final : public Step {
 
     int num_units(const RunArguments &run) const override {
         const int rows = x_.num_rows(run);
-        return rows <= kMaxRowTokens ? rows : PackedActivations::num_panels(rows);
+        return rows <= kMaxRowTokens ? rows : num_panels(rows);
     }
 
     void execute(int unit, const RunArguments &run, const Worker &) const override {
@@ -74,11 +74,11 @@ class Pack final : public Step {
         }
         const int first = unit * kPanelTokens, count = std::min(kPanelTokens, rows - first);
         const float *x = normalize(first, count);
-        const int num_panels = PackedActivations::num_panels(rows);
+        const int panel_stride = num_panels(rows);
         if (as_int8_)
-            kernels_.quantize_panel(x, x_.width, count, x_.width, packed_.panels + unit, num_panels);
+            kernels_.quantize_panel(x, x_.width, count, x_.width, packed_.panels + unit, panel_stride);
         if (as_float_)
-            kernels_.float_panel(x, x_.width, count, x_.width, packed_.float_panels + unit, num_panels);
+            kernels_.float_panel(x, x_.width, count, x_.width, packed_.float_panels + unit, panel_stride);
     }
 
   private:
@@ -99,7 +99,7 @@ class Pack final : public Step {
 };
 
 int64_t tile_floats(int max_tokens) {
-    return int64_t(PackedActivations::num_panels(max_tokens)) * kTileRows * kPanelTokens;
+    return int64_t(num_panels(max_tokens)) * kTileRows * kPanelTokens;
 }
 
 class Linear final : public Step {

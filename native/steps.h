@@ -14,8 +14,6 @@ struct PackedActivations {
     uint8_t *rows = nullptr;           // [kMaxRowTokens][activation_row_bytes]
     ActivationPanel *panels = nullptr; // [K / 256][num_panels]
     FloatPanel *float_panels = nullptr;
-
-    static int num_panels(int num_rows) { return (num_rows + kPanelTokens - 1) / kPanelTokens; }
 };
 
 struct RopeTable {

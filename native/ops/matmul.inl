@@ -164,19 +164,15 @@ inline void multiply_panel(const CodeTile &tile, int num_rows, const ActivationP
     }
 }
 
-constexpr int num_panels_of(int num_tokens) {
-    return (num_tokens + kPanelTokens - 1) / kPanelTokens;
-}
-
 template <class W>
 void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_tokens,
                       float *c, CodeTile &tile) {
-    const int total_groups = w.cols / kGroup, num_panels = num_panels_of(num_tokens);
+    const int total_groups = w.cols / kGroup, panels_per_block = num_panels(num_tokens);
     for (int first = 0; first < total_groups; first += kGroupsPerBlock) {
         const int groups = std::min(kGroupsPerBlock, total_groups - first);
         unpack_codes<W>(w, row_begin, num_rows, first, groups, tile);
-        for (int p = 0; p < num_panels; p++) {
-            const ActivationPanel &panel = panels[(first / kGroupsPerBlock) * num_panels + p];
+        for (int p = 0; p < panels_per_block; p++) {
+            const ActivationPanel &panel = panels[(first / kGroupsPerBlock) * panels_per_block + p];
             float *cp = c + p * kTileRows * kPanelTokens;
             if (num_tokens - p * kPanelTokens > 8)
                 multiply_panel<W, 2>(tile, num_rows, panel, groups, cp);
@@ -223,11 +219,11 @@ void unpack_floats(const Matrix &w, int row_begin, int num_rows, int first, int 
     for (int r = 0; r < num_rows; r++) {
         const uint8_t *row = w.data + (row_begin + r) * w.row_bytes;
         float *out = tile + r * kBlock;
-        if (w.type == 0) {
+        if (w.type == kF32) {
             std::memcpy(out, row + first * sizeof(float), size * sizeof(float));
-        } else if (w.type == 1) {
+        } else if (w.type == kF16) {
             convert_half<LoadF16>(reinterpret_cast<const uint16_t *>(row) + first, out, size);
-        } else if (w.type == 30) {
+        } else if (w.type == kBF16) {
             convert_half<LoadBf16>(reinterpret_cast<const uint16_t *>(row) + first, out, size);
         } else {
             const Format &format = *find_format(w.type);
@@ -240,12 +236,12 @@ void matmul_tile_float(const Matrix &w, int row_begin, int num_rows, const Float
                        float *tile) {
     constexpr int kRows = 6; // 12 sums in vector registers
     static_assert(kTileRows % (2 * kRows) == 0);
-    const int num_panels = num_panels_of(num_tokens);
+    const int panels_per_block = num_panels(num_tokens);
     for (int first = 0; first < w.cols; first += kBlock) {
         const int size = std::min(kBlock, w.cols - first);
         unpack_floats(w, row_begin, num_rows, first, size, tile);
-        for (int p = 0; p < num_panels; p++) {
-            const FloatPanel &panel = panels[(first / kBlock) * num_panels + p];
+        for (int p = 0; p < panels_per_block; p++) {
+            const FloatPanel &panel = panels[(first / kBlock) * panels_per_block + p];
             float *cp = c + p * kTileRows * kPanelTokens;
             if (num_tokens - p * kPanelTokens > 8)
                 for (int r = 0; r < num_rows; r += kRows)
@@ -259,7 +255,7 @@ void matmul_tile_float(const Matrix &w, int row_begin, int num_rows, const Float
 
 void matmul_tile(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels,
                  const FloatPanel *float_panels, int num_tokens, float *c, uint8_t *scratch) {
-    std::memset(c, 0, sizeof(float) * num_panels_of(num_tokens) * kTileRows * kPanelTokens);
+    std::memset(c, 0, sizeof(float) * num_panels(num_tokens) * kTileRows * kPanelTokens);
     if (!runs_on_int8(w.type))
         return matmul_tile_float(w, row_begin, num_rows, float_panels, num_tokens, c,
                                  reinterpret_cast<float *>(scratch));

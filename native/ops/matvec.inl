@@ -166,15 +166,15 @@ void matvec_float(const Matrix &w, int row_begin, int row_end, const float *x, i
     const auto row_of = [&](int row) { return w.data + row * w.row_bytes; };
     const auto half = [&](int row) { return reinterpret_cast<const uint16_t *>(row_of(row)); };
     switch (w.type) {
-    case 0:
+    case kF32:
         return for_rows_and_tokens(row_begin, row_end, num_tokens, out, out_stride, [&](int row, int t) {
             return dot_f32(reinterpret_cast<const float *>(row_of(row)), x + t * x_stride, w.cols);
         });
-    case 1:
+    case kF16:
         return for_rows_and_tokens(row_begin, row_end, num_tokens, out, out_stride, [&](int row, int t) {
             return dot_half<LoadF16>(half(row), x + t * x_stride, w.cols);
         });
-    case 30:
+    case kBF16:
         return for_rows_and_tokens(row_begin, row_end, num_tokens, out, out_stride, [&](int row, int t) {
             return dot_half<LoadBf16>(half(row), x + t * x_stride, w.cols);
         });

@@ -142,17 +142,17 @@ template <int N, class F> inline void unrolled(F f) {
 // Runs f with the trait of an int8-ready type.
 template <class F> inline void with_int8_weights(int type, F f) {
     switch (type) {
-    case 2:
+    case kQ4_0:
         return f(WeightsQ4_0{});
-    case 6:
+    case kQ5_0:
         return f(WeightsQ5_0{});
-    case 8:
+    case kQ8_0:
         return f(WeightsQ8_0{});
-    case 12:
+    case kQ4_K:
         return f(WeightsQ4_K{});
-    case 13:
+    case kQ5_K:
         return f(WeightsQ5_K{});
-    case 14:
+    case kQ6_K:
         return f(WeightsQ6_K{});
     }
 }

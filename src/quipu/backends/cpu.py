@@ -117,11 +117,14 @@ class _Compiler:
         self._slot_of: dict[int, int] = {}
         self._free_slots: dict[int, list[int]] = {}  # by width
         self._released: set[int] = set()
-        self._last_use = {value.index: i for i, op in enumerate(program.ops) for value in op.inputs}
-        self._last_use[program.result.index] = len(program.ops)
+        self._readers: dict[int, list[int]] = {}  # value -> positions of the ops that read it, ascending
+        for position, op in enumerate(program.ops):
+            for value in op.inputs:
+                self._readers.setdefault(value.index, []).append(position)
+        self._readers.setdefault(program.result.index, []).append(len(program.ops))  # the caller
+        self._position = 0  # of the op being compiled
         self._matrices: dict[str, _native.Matrix] = {}
         self._rope_tables: dict[int, _native.RopeTable] = {}
-        self._rope_params: list[RopeParams] = []
         self._packed_value: tuple[int, bool, bool] | None = None
         self._pending_norm: Op | None = None
         self._written: set[int | str] = set()  # since the last barrier
@@ -132,9 +135,10 @@ class _Compiler:
         for op in self._program.ops:
             if op.name == "rope":
                 self._prepare_rope_table(op.attributes["rope"])
-        for index, op in enumerate(self._program.ops):
+        for position, op in enumerate(self._program.ops):
+            self._position = position
             getattr(self, f"_compile_{op.name}")(op)
-            self._release_dead(index, (*op.inputs, *op.outputs))
+            self._release_dead((*op.inputs, *op.outputs))
         self._native.seal()
         return self._native
 
@@ -153,9 +157,10 @@ class _Compiler:
             self.buffers[value.index] = _native.value(self._slots[slot], value.width, value.rows == "outputs")
         return self.buffers[value.index]
 
-    def _release_dead(self, op_index: int, values: Iterable[Value]) -> None:
+    def _release_dead(self, values: Iterable[Value]) -> None:
         for value in values:
-            if self._last_use.get(value.index, op_index) <= op_index and value.index not in self._released:
+            is_dead = all(reader <= self._position for reader in self._readers.get(value.index, ()))
+            if is_dead and value.index not in self._released:
                 self._released.add(value.index)
                 self._free_slots.setdefault(value.width, []).append(self._slot_of[value.index])
 
@@ -241,13 +246,12 @@ class _Compiler:
         """Whether the very next op is the only one that reads this whole-row norm, and is a matrix product."""
         output, weight = op.outputs[0], op.weights[0]
         assert weight is not None
-        readers = [other for other in self._program.ops if output in other.inputs]
-        next_op = self._program.ops[self._program.ops.index(op) + 1]
+        following = self._position + 1
+        if following == len(self._program.ops) or self._readers.get(output.index) != [following]:
+            return False
+        next_op = self._program.ops[following]
         return (
-            weight.shape[1] == output.width
-            and readers == [next_op]
-            and next_op.name in ("linear", "swiglu_linear")
-            and next_op.inputs[1:] == ()
+            weight.shape[1] == output.width and next_op.name in ("linear", "swiglu_linear") and next_op.inputs[1:] == ()
         )
 
     def _pack(self, op: Op) -> None:
