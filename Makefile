@@ -3,11 +3,13 @@
 
 VENV := .venv
 ORACLE_VENV := .venv-oracle
+TRAIN_VENV := .venv-train
 LLAMA_VENV := .venv-llama
 BIN := $(VENV)/bin
 MODEL ?= tiny
 TEST_ARGS ?=
 FUZZ_SECONDS ?= 600
+TINY_FOLDER ?= ../quipu-tiny
 # The set-up must not eat what a user pipes into `make chat`, hence the redirected input.
 PIP_OPTIONS := --disable-pip-version-check --no-input -qq
 pip = $(1)/bin/python -m pip $(2) $(PIP_OPTIONS) $(3) </dev/null
@@ -20,7 +22,7 @@ NATIVE_SOURCES = $(shell find native benchmarks -name '*.cpp' -o -name '*.h' -o 
 unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help chat test lint oracle bench wheel fuzz clean setup
+.PHONY: help chat test lint oracle bench wheel fuzz tiny tiny-evaluate clean setup
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -32,6 +34,8 @@ help:
 	@echo "make bench    speed and memory beside llama.cpp; builds it in $(LLAMA_VENV) (about ten minutes)"
 	@echo "make wheel    build dist/*.whl in isolation and check it"
 	@echo "make fuzz     coverage-guided fuzzing of the GGUF reader for FUZZ_SECONDS=$(FUZZ_SECONDS)"
+	@echo "make tiny     train the embedded models in TINY_FOLDER=$(TINY_FOLDER); about an hour on two cores"
+	@echo "make tiny-evaluate  measure the models in TINY_FOLDER"
 	@echo "make clean    remove everything that the other targets made"
 
 chat: $(VENV)/.installed
@@ -72,8 +76,14 @@ wheel: $(VENV)/.build
 fuzz: $(VENV)/.installed $(VENV)/.fuzz
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds $(FUZZ_SECONDS) --folder build/fuzz
 
+tiny: $(TRAIN_VENV)/.installed
+	PYTHONPATH=tools $(TRAIN_VENV)/bin/python -m tiny.train $(TINY_FOLDER)
+
+tiny-evaluate: $(VENV)/.installed
+	PYTHONPATH=tools $(BIN)/python -m tiny.evaluate $(TINY_FOLDER) --limit
+
 clean:
-	rm -rf build dist $(VENV) $(ORACLE_VENV) $(LLAMA_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist $(VENV) $(ORACLE_VENV) $(TRAIN_VENV) $(LLAMA_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: $(VENV)/.installed
@@ -119,6 +129,19 @@ $(ORACLE_VENV)/.installed: $(ORACLE_VENV)/.ready $(VENV)/.installed
 	@echo "== installing quipu beside transformers"
 	@$(call pip,$(ORACLE_VENV),uninstall,--yes quipu-llm) 2>/dev/null
 	@$(call pip,$(ORACLE_VENV),install,build/wheel/*.whl)
+	@touch $@
+
+$(TRAIN_VENV)/.ready: pyproject.toml tools/find_python.sh
+	$(call create_venv,$(TRAIN_VENV))
+	@echo "== installing PyTorch"
+	@$(call pip,$(TRAIN_VENV),install,--group torch)
+	@$(call pip,$(TRAIN_VENV),install,--group train)
+	@touch $@
+
+$(TRAIN_VENV)/.installed: $(TRAIN_VENV)/.ready $(VENV)/.installed
+	@echo "== installing quipu beside PyTorch"
+	@$(call pip,$(TRAIN_VENV),uninstall,--yes quipu-llm) 2>/dev/null
+	@$(call pip,$(TRAIN_VENV),install,build/wheel/*.whl)
 	@touch $@
 
 $(LLAMA_VENV)/.ready: pyproject.toml tools/find_python.sh

@@ -31,7 +31,7 @@ from quipu.errors import (
     UsageError,
 )
 from quipu.gguf import GGMLType, GGUFReader
-from quipu.models import load_model
+from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
 from quipu.types import ChatEvent, Completion, Event, Request, SamplingParams
 
@@ -60,6 +60,8 @@ class LLM:
         ctx_size: most tokens of a request, its prompt included.
         vocab_size: token ids are below it.
         threads: CPU threads in use.
+        default_sampling: how tokens are chosen where a call brings no `SamplingParams`: what the file recommends
+            (`general.sampling.*`) over the usual defaults.
     """
 
     def __init__(
@@ -113,7 +115,8 @@ class LLM:
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
-        self._warnings = engine.warnings
+        self.default_sampling, sampling_warnings = recommended_sampling(self._reader.metadata)
+        self._warnings = engine.warnings + sampling_warnings
         if self._tokenizer_error is not None:
             self._warnings += (f"only token ids are understood and given: {self._tokenizer_error}",)
         self._shared: SharedEngine | None = SharedEngine(engine)
@@ -185,7 +188,7 @@ class LLM:
         Args:
             prompt: text or token ids, or a list of either. Text is given the BOS and EOS tokens that the model expects
                 around it; token ids are taken as they are.
-            sampling: how tokens are chosen; for a list also one for each prompt. None: the defaults.
+            sampling: how tokens are chosen; for a list also one for each prompt. None: `default_sampling`.
             stream: return an iterator over events instead of waiting for the end.
             parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
 
@@ -284,6 +287,8 @@ class LLM:
     ) -> EventStream[E]:
         shared = self._open_engine()
         requests = []
+        if sampling is None:
+            sampling = self.default_sampling
         each = zip(prompts, _for_each(sampling, len(prompts)), shown or [{}] * len(prompts), strict=True)
         for token_ids, one, shown_tokens in each:
             request_id = shared.new_id()
@@ -449,9 +454,9 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
 
 
-def _for_each(sampling: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int) -> Sequence[SamplingParams]:
-    if sampling is None or isinstance(sampling, SamplingParams):
-        return [sampling or SamplingParams()] * num_prompts
+def _for_each(sampling: SamplingParams | Sequence[SamplingParams], num_prompts: int) -> Sequence[SamplingParams]:
+    if isinstance(sampling, SamplingParams):
+        return [sampling] * num_prompts
     if len(sampling) != num_prompts:
         raise InvalidRequestError(
             f"there are {len(sampling)} sampling parameters for {num_prompts} prompts; give one, or one for each",

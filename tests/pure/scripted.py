@@ -49,6 +49,7 @@ class ScriptedLLM:
     load_warnings: tuple[str, ...] = ()
     closed_streams: int = 0
     path: Path = Path(FACTS.path)
+    default_sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def chat(
         self, messages: list[dict[str, str]], sampling: SamplingParams | None = None, *, stream: bool, **variables: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import signal
 from collections.abc import Callable
@@ -258,13 +259,11 @@ def test_welcome_names_the_model() -> None:
     assert "/help" in talk.notes[-1]
 
 
-def test_welcome_owns_up_to_a_placeholder() -> None:
-    import dataclasses
-
+def test_welcome_shows_the_examples_of_the_file() -> None:
     talk = Talk("")
-    talk.session.facts = dataclasses.replace(FACTS, name="tiny placeholder")
+    talk.session.facts = dataclasses.replace(FACTS, examples=("What is the capital of Peru?", "你好"))
     welcome(talk.session)
-    assert "This model is a placeholder" in talk.notes[1]
+    assert talk.notes[1:4] == ["Try, for example:", "  What is the capital of Peru?", "  你好"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from quipu.gguf import GGUFReader
+from quipu.gguf import GGUFReader, StringArray
+
+_MAX_EXAMPLES = 8
+_MAX_EXAMPLE_LENGTH = 70
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class ModelFacts:
         context_length: the trained length in tokens; 0 where the file does not tell.
         template: the chat template inside the file, or "".
         license: the license's name or text, or "".
+        examples: questions that the model can answer, to show to whoever meets it (`quipu.examples`).
     """
 
     path: str
@@ -38,11 +42,12 @@ class ModelFacts:
     context_length: int
     template: str
     license: str
+    examples: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """The facts without the long texts, for reports."""
         values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if name not in ("template", "license")}
+        return {name: value for name, value in values.items() if name not in ("template", "license", "examples")}
 
     @property
     def label(self) -> str:
@@ -58,11 +63,6 @@ class ModelFacts:
             if self.num_parameters >= size:
                 return f"{self.num_parameters / size:.3g}{unit}"
         return str(self.num_parameters)
-
-    @property
-    def is_placeholder(self) -> bool:
-        """Whether the file says that it only stands in for a real model."""
-        return "placeholder" in f"{self.name} {self.description}".lower()
 
 
 def describe_model(reader: GGUFReader) -> ModelFacts:
@@ -83,4 +83,13 @@ def describe_model(reader: GGUFReader) -> ModelFacts:
         context_length=context_length if isinstance(context_length, int) else 0,
         template=str(reader.metadata.get("tokenizer.chat_template") or ""),
         license=str(reader.metadata.get("general.license") or ""),
+        examples=_examples(reader.metadata.get("quipu.examples")),
     )
+
+
+def _examples(value: object) -> tuple[str, ...]:
+    """The first examples of a file that fit a line; whatever else is there is left out."""
+    if not isinstance(value, StringArray):
+        return ()
+    found = (value[index] for index in range(min(len(value), _MAX_EXAMPLES)))
+    return tuple(text for text in found if 0 < len(text) <= _MAX_EXAMPLE_LENGTH and text.isprintable())

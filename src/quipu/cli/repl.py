@@ -50,8 +50,10 @@ def welcome(session: Session) -> None:
     screen.note(f"quipu {__version__}: {facts.label}, context {session.llm.ctx_size} tokens")
     if facts.description:
         screen.note(facts.description)
-    if facts.is_placeholder:
-        screen.note("This model is a placeholder, not a trained one: name a GGUF file to talk to a real one.")
+    if facts.examples:
+        screen.note("Try, for example:")
+        for example in facts.examples:
+            screen.note(f"  {example}")
     if session.multiline:
         screen.note("Type a message; a line that ends in \\ sends it. /help shows the commands, /bye leaves.")
     else:

@@ -92,7 +92,7 @@ def _variables(options: RunOptions) -> dict[str, Any]:
 
 
 def _once(options: RunOptions, conversation: Conversation, screen: Screen, prompt: str, load_s: float) -> int:
-    sampling, variables = options.sampling_params(), _variables(options)
+    sampling, variables = options.sampling_params(conversation.llm.default_sampling), _variables(options)
     if options.json:
         return print_json(conversation, prompt, sampling, variables, load_s=load_s)
     if isinstance(conversation, TextConversation) and options.display_prompt:
@@ -116,7 +116,7 @@ def _converse(
         conversation.llm,
         facts,
         conversation,
-        options.sampling_params(),
+        options.sampling_params(conversation.llm.default_sampling),
         lines,
         screen,
         load_s=load_s,

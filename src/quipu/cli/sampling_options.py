@@ -1,10 +1,11 @@
 """Options that say how the next token is chosen, with llama.cpp's names.
 
-Every option defaults to "not given", so that the defaults live in one place: `SamplingParams`.
+Every option defaults to "not given": the defaults are the model's recommendation, then those of `SamplingParams`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -102,8 +103,11 @@ class SamplingOptions:
     ] = None
     ignore_eos: Annotated[bool, _sampling("--ignore-eos", help="go on after the end-of-text token")] = False
 
-    def sampling_params(self) -> SamplingParams:
-        """The values given, over the defaults of `SamplingParams`.
+    def sampling_params(self, defaults: SamplingParams | None = None) -> SamplingParams:
+        """The values given, over `defaults`.
+
+        Args:
+            defaults: what the model recommends; None: the defaults of `SamplingParams`.
 
         Raises:
             UsageError: a value is out of range or not readable.
@@ -114,7 +118,8 @@ class SamplingOptions:
         if self.seed is not None and self.seed != -1:
             values["seed"] = self.seed
         values["logit_bias"] = dict(parse_logit_bias(text) for text in self.logit_bias or ())
-        return SamplingParams(stop=tuple(self.stop or ()), ignore_eos=self.ignore_eos, **values)
+        values |= {"stop": tuple(self.stop or ()), "ignore_eos": self.ignore_eos}
+        return dataclasses.replace(defaults or SamplingParams(), **values)
 
 
 def max_tokens(num_predict: int) -> int | None:

@@ -1,7 +1,8 @@
 """Model architectures: hyper-parameters and tensors of a file, and how its forward pass is recorded."""
 
 from quipu.models.decoder import Model
+from quipu.models.recommended import recommended_sampling
 from quipu.models.registry import ARCHITECTURES, load_model
 from quipu.models.spec import DecoderSpec
 
-__all__ = ["ARCHITECTURES", "DecoderSpec", "Model", "load_model"]
+__all__ = ["ARCHITECTURES", "DecoderSpec", "Model", "load_model", "recommended_sampling"]
