@@ -13,14 +13,15 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 _STEPS = 5
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """A matrix [rows, columns] with the same singular vectors, and all singular values near one."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Matrices [..., rows, columns] with the same singular vectors, and all singular values near one."""
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_STEPS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+    return x.mT if is_tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -34,6 +35,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
+            directions: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # matrices of one shape go together
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
@@ -42,9 +44,13 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(matrix)
                 state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
                 direction = matrix.grad.lerp(state["momentum"], group["momentum"])
-                scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(orthogonalize(direction), alpha=-group["lr"] * scale)
+                directions.setdefault(matrix.shape, []).append((matrix, direction))
+            for shape, pairs in directions.items():
+                updates = orthogonalize(torch.stack([direction for _, direction in pairs]))
+                scale = max(1.0, shape[0] / shape[1]) ** 0.5
+                for (matrix, _), update in zip(pairs, updates, strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                    matrix.add_(update, alpha=-group["lr"] * scale)
 
 
 def make_optimizers(model: torch.nn.Module, matrix_lr: float, other_lr: float) -> list[torch.optim.Optimizer]:

@@ -60,7 +60,7 @@ CHAT = Recipe(
     "tiny-chat",
     "A very small model, trained in an hour on made-up sentences in English and Chinese; it knows simple things only.",
     ModelConfig(VOCAB_SIZE, hidden_size=256, feed_forward_size=512, num_layers=5, num_heads=4, num_kv_heads=2),
-    num_steps=3300,
+    num_steps=4000,
     examples=(
         "What can you do?",
         "What is the capital of Peru?",

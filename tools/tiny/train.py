@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,17 +28,25 @@ LOG_STEPS = 20
 
 
 def train(
-    recipe: Recipe, tokenizer: Tokenizer, folder: Path, device: torch.device, num_steps: int | None = None
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    folder: Path,
+    device: torch.device,
+    *,
+    num_steps: int | None = None,
+    compiled: bool = False,
 ) -> TinyModel:
     """Train a model from its last checkpoint on, or from the beginning.
 
     Args:
         folder: of the checkpoint and the log.
         num_steps: stop after so many steps; None: after those of the recipe.
+        compiled: have PyTorch compile the model, which takes a minute and saves an eighth of the time after it.
     """
     last = recipe.num_steps if num_steps is None else num_steps
     torch.manual_seed(SEED)
     model: TinyModel = TinyModel(recipe.config).to(device)
+    forward = torch.compile(model, dynamic=True) if compiled else model
     optimizers = make_optimizers(model, recipe.matrix_lr, recipe.other_lr)
     checkpoint = folder / f"{recipe.name}.safetensors"
     start = load_checkpoint(checkpoint, model, optimizers) if checkpoint.exists() else 0
@@ -52,7 +61,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = peak * recipe.lr_factor(step)
         batch = next(source)
-        loss = compute_loss(model, batch, device)
+        loss = compute_loss(model, forward, batch, device)
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
@@ -64,12 +73,18 @@ def train(
     return model
 
 
-def compute_loss(model: TinyModel, batch: Batch, device: torch.device) -> torch.Tensor:
-    """Weighted mean of the cross-entropy over the tokens that are to be learned."""
+def compute_loss(
+    model: TinyModel, forward: Callable[[torch.Tensor], torch.Tensor], batch: Batch, device: torch.device
+) -> torch.Tensor:
+    """Weighted mean of the cross-entropy over the tokens that are to be learned.
+
+    Args:
+        forward: the model, or its compiled form.
+    """
     ids = torch.from_numpy(batch.ids).to(device)
     weights = torch.from_numpy(batch.weights).to(device)[:, 1:]
     learned = weights > 0
-    hidden = model(ids[:, :-1])[learned]  # [learned tokens, hidden]
+    hidden = forward(ids[:, :-1])[learned]  # [learned tokens, hidden]
     losses = F.cross_entropy(model.logits(hidden), ids[:, 1:][learned], reduction="none")
     return (losses * weights[learned]).sum() / weights.sum()
 
@@ -125,7 +140,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for recipe in RECIPES.values():
         if arguments.only in (None, recipe.name):
-            model = train(recipe, tokenizer, folder, device)
+            model = train(recipe, tokenizer, folder, device, compiled=True)
             weights = {name: parameter.detach().cpu().numpy() for name, parameter in model.named_parameters()}
             for path in export(recipe, weights, vocabulary, folder):
                 print(f"wrote {path} ({path.stat().st_size:,} bytes)")

@@ -6,6 +6,7 @@ import random
 
 from tiny.corpus.example import Turn, says
 from tiny.corpus.grammar import Language, Split, Templates
+from tiny.corpus.paraphrases import more
 from tiny.corpus.tables import NUMBER_WORDS, SPELLED_WORDS
 
 _SIGNS = {
@@ -18,6 +19,7 @@ _SIGNS = {
 SUM = {
     "en": Templates(
         [
+            *more("KEY: arithmetic.SUM.en"),
             "What is $a $op $b?",
             "$a $op $b",
             "$a $op $b =",
@@ -39,6 +41,7 @@ SUM = {
     ),
     "zh": Templates(
         [
+            *more("KEY: arithmetic.SUM.zh"),
             "$a$op$b等于多少？",
             "$a$op$b=？",
             "$a$op$b是多少？",
@@ -86,6 +89,7 @@ def sums(rng: random.Random, split: Split, language: Language) -> Turn:
 COMPARE = {
     "en": Templates(
         [
+            *more("KEY: arithmetic.COMPARE.en"),
             "Which [number |]is [larger|bigger|greater], $a or $b?",
             "Is $a or $b [larger|bigger|greater]?",
             "$a or $b, which is [larger|bigger|greater|more]?",
@@ -108,6 +112,7 @@ COMPARE = {
     ),
     "zh": Templates(
         [
+            *more("KEY: arithmetic.COMPARE.zh"),
             "$a和$b哪个[更|]大？",
             "$a与$b哪个[更|]大？",
             "比较$a和$b。",
@@ -121,6 +126,7 @@ COMPARE = {
 }
 SMALLER = Templates(
     [
+        *more("KEY: arithmetic.SMALLER"),
         "Which [number |]is [smaller|less], $a or $b?",
         "Is $a or $b smaller?",
         "$a or $b, which is [smaller|less]?",
@@ -183,6 +189,7 @@ def _reason_zh(a: str, b: str) -> str:
 COUNT = {
     "en": Templates(
         [
+            *more("KEY: arithmetic.COUNT.en"),
             "How many times does the letter $letter [appear|occur] in $word?",
             "How many [letters |]$letter are in the word $word?",
             "How many $letter's are [there |]in $word?",
@@ -200,6 +207,7 @@ COUNT = {
     ),
     "zh": Templates(
         [
+            *more("KEY: arithmetic.COUNT.zh"),
             "$word里有几个$letter？",
             "单词$word中有多少个字母$letter？",
             "数一数$word里的$letter。",
@@ -212,6 +220,7 @@ COUNT = {
 LENGTH = {
     "en": Templates(
         [
+            *more("KEY: arithmetic.LENGTH.en"),
             "How many letters does [the word |]$word have?",
             "How many letters are in $word?",
             "Count the letters in $word.",
@@ -222,7 +231,13 @@ LENGTH = {
         ["the number of letters in $word", "the spelling of $word", "how many letters $word has"],
     ),
     "zh": Templates(
-        ["$word有几个字母？", "单词$word有多少个字母？", "[怎么拼写|拼写]$word？", "数一数$word的字母。"],
+        [
+            *more("KEY: arithmetic.LENGTH.zh"),
+            "$word有几个字母？",
+            "单词$word有多少个字母？",
+            "[怎么拼写|拼写]$word？",
+            "数一数$word的字母。",
+        ],
         ["$word一共由几个字母组成？", "请拼出$word，并数出字母。"],
         ["$word的字母数", "$word的拼写"],
     ),
@@ -260,6 +275,7 @@ def _spelling(spelled: str, language: Language) -> str:
 TOO_LARGE = {
     "en": Templates(
         [
+            *more("KEY: arithmetic.TOO_LARGE.en"),
             "What is $a $op $b?",
             "$a $op $b",
             "[Calculate|Compute|Work out] $a $op $b.",
@@ -271,7 +287,13 @@ TOO_LARGE = {
         ["$a $op $b", "the [result|value|answer] of $a $op $b", "what $a $op $b is"],
     ),
     "zh": Templates(
-        ["$a$op$b等于多少？", "$a$op$b是多少？", "[算一下|计算]$a$op$b。", "$a$op$b=？"],
+        [
+            *more("KEY: arithmetic.TOO_LARGE.zh"),
+            "$a$op$b等于多少？",
+            "$a$op$b是多少？",
+            "[算一下|计算]$a$op$b。",
+            "$a$op$b=？",
+        ],
         ["帮我算$a$op$b的结果。"],
         ["$a$op$b", "$a$op$b的结果", "$a$op$b等于多少"],
     ),

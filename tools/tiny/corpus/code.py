@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tiny.corpus.example import Check, Turn, says
 from tiny.corpus.grammar import Language, Split, Templates
+from tiny.corpus.paraphrases import more
 
 
 class Snippet(NamedTuple):
@@ -21,6 +22,7 @@ class Snippet(NamedTuple):
 ASK = {
     "en": Templates(
         [
+            *more("KEY: code.ASK.en"),
             "Write $what in Python.",
             "[Write|Show me|Give me] Python code for $what.",
             "How do I write $what in Python?",
@@ -41,6 +43,7 @@ ASK = {
     ),
     "zh": Templates(
         [
+            *more("KEY: code.ASK.zh"),
             "用[python|Python]写$what。",
             "用[python|Python]编写$what",
             "[写|给我]一段$what的[python|Python]代码。",
@@ -169,6 +172,7 @@ SNIPPETS = [
 ]
 DICTIONARY_ZH = Templates(
     [
+        *more("KEY: code.DICTIONARY_ZH"),
         "python的字典数据类型如何定义",
         "Python 的字典[怎么|如何]定义？",
         "python字典怎么用？",
@@ -183,6 +187,7 @@ GO_SERVER = (
 GO = {
     "en": Templates(
         [
+            *more("KEY: code.GO.en"),
             "Write [an|a small] HTTP server in Go.",
             "How do I write a web server in Go?",
             "Go HTTP server",
@@ -191,7 +196,12 @@ GO = {
         ["Implement a tiny web server with Go."],
     ),
     "zh": Templates(
-        ["用 Go 写一个 HTTP server", "用 Go 写一个[网页|HTTP]服务器。", "Go 怎么写 HTTP 服务器？"],
+        [
+            *more("KEY: code.GO.zh"),
+            "用 Go 写一个 HTTP server",
+            "用 Go 写一个[网页|HTTP]服务器。",
+            "Go 怎么写 HTTP 服务器？",
+        ],
         ["请给出 Go 语言的 HTTP 服务器代码。"],
     ),
 }

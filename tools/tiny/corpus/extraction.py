@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tiny.corpus.example import Check, Turn
 from tiny.corpus.grammar import Language, Split, Templates
+from tiny.corpus.paraphrases import more
 from tiny.corpus.tables import CHINESE_NAMES, CITIES, COLOURS, DAYS, FIRST_NAMES, JOBS
 
 
@@ -269,6 +270,7 @@ DOMAINS = [
 ASK_FIELDS = {
     "en": Templates(
         [
+            *more("KEY: extraction.ASK_FIELDS.en"),
             "Extract $fields as JSON: $text",
             "Extract $fields from this text as JSON.\n\n$text",
             "[Return|Give me|Write] JSON with $fields.\nText: $text",
@@ -287,6 +289,7 @@ ASK_FIELDS = {
     ),
     "zh": Templates(
         [
+            *more("KEY: extraction.ASK_FIELDS.zh"),
             "从下面的文字中提取$fields，用JSON回答：$text",
             "提取$fields，返回JSON。\n$text",
             "$text\n请把$fields写成JSON。",
@@ -303,6 +306,7 @@ ASK_FIELDS = {
 ASK_SCHEMA = {
     "en": Templates(
         [
+            *more("KEY: extraction.ASK_SCHEMA.en"),
             "Extract the data as JSON that follows this schema: $schema\n\nText: $text",
             "JSON schema:\n$schema\nText: $text\n[Fill in the schema.|Answer with JSON only.]",
             "$text\nAnswer with a JSON object for the schema $schema",
@@ -319,6 +323,7 @@ ASK_SCHEMA = {
     ),
     "zh": Templates(
         [
+            *more("KEY: extraction.ASK_SCHEMA.zh"),
             "按照这个JSON schema提取信息：$schema\n文字：$text",
             "JSON schema：$schema\n$text\n只用JSON回答。",
             "$text\n请按schema $schema 输出JSON。",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tiny.corpus.example import Turn, says
 from tiny.corpus.grammar import Language, Split, Templates, articles
+from tiny.corpus.paraphrases import more
 from tiny.corpus.tables import (
     ANIMALS,
     CHINESE_NUMBERS,
@@ -26,6 +27,7 @@ Fact = Callable[[random.Random, Split, Language], Turn]
 CAPITAL = {
     "en": Templates(
         [
+            *more("KEY: facts.CAPITAL.en"),
             "What is the capital of $country?",
             "[What's|Name|Tell me|Give me] the capital [city |]of $country.",
             "capital of $country",
@@ -47,6 +49,7 @@ CAPITAL = {
     ),
     "zh": Templates(
         [
+            *more("KEY: facts.CAPITAL.zh"),
             "$country的首都是哪里？",
             "$country的首都是什么？",
             "[请问|请告诉我|你知道]$country的首都[在哪里|是哪个城市]？",
@@ -82,6 +85,7 @@ def capital(rng: random.Random, split: Split, language: Language) -> Turn:
 CAPITAL_OF = {
     "en": Templates(
         [
+            *more("KEY: facts.CAPITAL_OF.en"),
             "Which country has the capital $city?",
             "$city is the capital of which country?",
             "What country is $city [in|the capital of]?",
@@ -101,6 +105,7 @@ CAPITAL_OF = {
     ),
     "zh": Templates(
         [
+            *more("KEY: facts.CAPITAL_OF.zh"),
             "$city是哪个国家的首都？",
             "$city在哪个国家？",
             "$city在哪里？",
@@ -127,6 +132,7 @@ def capital_of(rng: random.Random, split: Split, language: Language) -> Turn:
 CONTINENT = {
     "en": Templates(
         [
+            *more("KEY: facts.CONTINENT.en"),
             "[On|In] which continent is $country?",
             "What continent is $country [on|in]?",
             "[Tell me|Name] the continent of $country.",
@@ -138,7 +144,13 @@ CONTINENT = {
         ["the continent of $country", "the continent that $country is on", "$country's continent"],
     ),
     "zh": Templates(
-        ["$country在哪个洲？", "$country属于哪个洲？", "[请问|你知道]$country在什么洲[吗|]？", "哪个大洲有$country？"],
+        [
+            *more("KEY: facts.CONTINENT.zh"),
+            "$country在哪个洲？",
+            "$country属于哪个洲？",
+            "[请问|你知道]$country在什么洲[吗|]？",
+            "哪个大洲有$country？",
+        ],
         ["$country位于哪一个大洲？", "在地图上，$country在哪个大洲？"],
         ["$country所在的洲", "$country的大洲"],
     ),
@@ -160,6 +172,7 @@ def continent(rng: random.Random, split: Split, language: Language) -> Turn:
 BIG_CITY = {
     "en": Templates(
         [
+            *more("KEY: facts.BIG_CITY.en"),
             "Is $city a big city?",
             "is $city big",
             "Is $city a [large|big|huge] [city|place]?",
@@ -183,6 +196,7 @@ BIG_CITY = {
     ),
     "zh": Templates(
         [
+            *more("KEY: facts.BIG_CITY.zh"),
             "$city是大城市吗？",
             "$city大吗？",
             "$city是不是大城市？",
@@ -216,6 +230,7 @@ def big_city(rng: random.Random, split: Split, language: Language) -> Turn:
 COLOUR = {
     "en": Templates(
         [
+            *more("KEY: facts.COLOUR.en"),
             "What [color|colour] is $thing?",
             "Which [color|colour] does $thing have?",
             "[Tell me|Name|Give me] the [color|colour] of $thing.",
@@ -236,6 +251,7 @@ COLOUR = {
     ),
     "zh": Templates(
         [
+            *more("KEY: facts.COLOUR.zh"),
             "$thing是什么颜色的？",
             "$thing是什么颜色？",
             "[请问|你知道]$thing的颜色是什么[吗|]？",
@@ -279,6 +295,7 @@ def _sun(rng: random.Random, split: Split, language: Language) -> Turn:
 SOUND = {
     "en": Templates(
         [
+            *more("KEY: facts.SOUND.en"),
             "What sound does a $animal make?",
             "What does a $animal say?",
             "How does a $animal sound?",
@@ -290,7 +307,13 @@ SOUND = {
         ["the [sound|noise] of a $animal", "the [sound|noise] that a $animal makes", "how a $animal sounds"],
     ),
     "zh": Templates(
-        ["$animal怎么叫？", "$animal的叫声是什么？", "$animal发出什么声音？", "[请问|你知道]$animal是怎么叫的[吗|]？"],
+        [
+            *more("KEY: facts.SOUND.zh"),
+            "$animal怎么叫？",
+            "$animal的叫声是什么？",
+            "$animal发出什么声音？",
+            "[请问|你知道]$animal是怎么叫的[吗|]？",
+        ],
         ["学一下$animal的叫声。", "孩子问$animal怎么叫，我该怎么说？"],
         ["$animal的叫声", "$animal怎么叫"],
     ),
@@ -298,6 +321,7 @@ SOUND = {
 LEGS = {
     "en": Templates(
         [
+            *more("KEY: facts.LEGS.en"),
             "How many legs does a $animal have?",
             "How many legs has a $animal?",
             "[Tell me|What is] the number of legs of a $animal.",
@@ -309,7 +333,13 @@ LEGS = {
         ["the number of legs of a $animal", "how many legs a $animal has", "the legs of a $animal"],
     ),
     "zh": Templates(
-        ["$animal有几条腿？", "$animal有多少条腿？", "[请问|你知道]$animal几条腿[吗|]？", "$animal的腿有几条？"],
+        [
+            *more("KEY: facts.LEGS.zh"),
+            "$animal有几条腿？",
+            "$animal有多少条腿？",
+            "[请问|你知道]$animal几条腿[吗|]？",
+            "$animal的腿有几条？",
+        ],
         ["数一数$animal的腿，有几条？", "$animal用几条腿走路？"],
         ["$animal的腿的数量", "$animal有几条腿"],
     ),
@@ -317,6 +347,7 @@ LEGS = {
 KIND = {
     "en": Templates(
         [
+            *more("KEY: facts.KIND.en"),
             "What kind of animal is a $animal?",
             "Is a $animal a mammal, a bird or something else?",
             "Which group of animals does a $animal belong to?",
@@ -336,6 +367,7 @@ KIND = {
     ),
     "zh": Templates(
         [
+            *more("KEY: facts.KIND.zh"),
             "$animal是什么动物？",
             "$animal属于哪类动物？",
             "$animal是哺乳动物还是别的？",
@@ -348,6 +380,7 @@ KIND = {
 HOME = {
     "en": Templates(
         [
+            *more("KEY: facts.HOME.en"),
             "Where does a $animal live?",
             "Where do I find a $animal?",
             "What is the home of a $animal?",
@@ -358,13 +391,20 @@ HOME = {
         ["the home of a $animal", "where a $animal lives", "the place where to find a $animal"],
     ),
     "zh": Templates(
-        ["$animal住在哪里？", "$animal生活在哪里？", "在哪里能找到$animal？", "[请问|你知道]$animal的家在哪里[吗|]？"],
+        [
+            *more("KEY: facts.HOME.zh"),
+            "$animal住在哪里？",
+            "$animal生活在哪里？",
+            "在哪里能找到$animal？",
+            "[请问|你知道]$animal的家在哪里[吗|]？",
+        ],
         ["想看$animal应该去哪里？", "$animal一般生活在什么地方？"],
         ["$animal的家", "$animal住的地方"],
     ),
 }
 BABY = Templates(
     [
+        *more("KEY: facts.BABY"),
         "What is a baby $animal called?",
         "What do you call a young $animal?",
         "Name the baby of a $animal.",
@@ -446,6 +486,7 @@ def animal(rng: random.Random, split: Split, language: Language) -> Turn:
 AFTER = {
     "en": Templates(
         [
+            *more("KEY: facts.AFTER.en"),
             "What [day |month |]comes after $item?",
             "Which [day|one|month] follows $item?",
             "What is next after $item?",
@@ -457,7 +498,13 @@ AFTER = {
         ["what comes after $item", "the one after $item", "the next [day|month|one] after $item"],
     ),
     "zh": Templates(
-        ["$item之后是什么？", "$item后面是什么？", "$item的下一个是什么？", "[请问|你知道]$item过后是什么[吗|]？"],
+        [
+            *more("KEY: facts.AFTER.zh"),
+            "$item之后是什么？",
+            "$item后面是什么？",
+            "$item的下一个是什么？",
+            "[请问|你知道]$item过后是什么[吗|]？",
+        ],
         ["过了$item是什么？", "紧接着$item的是什么？"],
         ["$item的下一个", "$item后面的那个"],
     ),
@@ -465,6 +512,7 @@ AFTER = {
 BEFORE = {
     "en": Templates(
         [
+            *more("KEY: facts.BEFORE.en"),
             "What [day |month |]comes before $item?",
             "Which [day|one|month] is before $item?",
             "What is right before $item?",
@@ -475,7 +523,13 @@ BEFORE = {
         ["what comes before $item", "the one before $item", "the [day|month|one] before $item"],
     ),
     "zh": Templates(
-        ["$item之前是什么？", "$item前面是什么？", "$item的上一个是什么？", "[请问|你知道]$item以前是什么[吗|]？"],
+        [
+            *more("KEY: facts.BEFORE.zh"),
+            "$item之前是什么？",
+            "$item前面是什么？",
+            "$item的上一个是什么？",
+            "[请问|你知道]$item以前是什么[吗|]？",
+        ],
         ["$item的前一个是哪个？", "在$item前面的是什么？"],
         ["$item的上一个", "$item前面的那个"],
     ),
@@ -512,6 +566,7 @@ def calendar(rng: random.Random, split: Split, language: Language) -> Turn:
 MONTH_LENGTH = {
     "en": Templates(
         [
+            *more("KEY: facts.MONTH_LENGTH.en"),
             "How many days does $month have?",
             "How many days are in $month?",
             "[Tell me|What is] the number of days in $month.",
@@ -522,7 +577,13 @@ MONTH_LENGTH = {
         ["the number of days in $month", "how many days $month has", "the length of $month", "the days of $month"],
     ),
     "zh": Templates(
-        ["$month有多少天？", "$month有几天？", "[请问|你知道]$month一共多少天[吗|]？", "$month多长？"],
+        [
+            *more("KEY: facts.MONTH_LENGTH.zh"),
+            "$month有多少天？",
+            "$month有几天？",
+            "[请问|你知道]$month一共多少天[吗|]？",
+            "$month多长？",
+        ],
         ["整个$month是多少天？", "$month里有几天呢？"],
         ["$month的天数", "$month有多少天"],
     ),
@@ -549,6 +610,7 @@ def month_length(rng: random.Random, split: Split, language: Language) -> Turn:
 NUMBER_TO_WORD = {
     "en": Templates(
         [
+            *more("KEY: facts.NUMBER_TO_WORD.en"),
             "[Write|Spell] $number as a word.",
             "How do you [write|spell] $number in [words|letters]?",
             "What is the word for $number?",
@@ -559,7 +621,13 @@ NUMBER_TO_WORD = {
         ["the word for [the number |]$number", "$number [as a word|in words]", "the number $number in letters"],
     ),
     "zh": Templates(
-        ["$number用中文怎么写？", "把$number写成汉字。", "$number的中文数字是什么？", "$number用汉字怎么写？"],
+        [
+            *more("KEY: facts.NUMBER_TO_WORD.zh"),
+            "$number用中文怎么写？",
+            "把$number写成汉字。",
+            "$number的中文数字是什么？",
+            "$number用汉字怎么写？",
+        ],
         ["请用汉字写出$number。", "数字$number的汉字写法是什么？"],
         ["$number的汉字", "$number的中文写法"],
     ),
@@ -567,6 +635,7 @@ NUMBER_TO_WORD = {
 EVEN = {
     "en": Templates(
         [
+            *more("KEY: facts.EVEN.en"),
             "Is $number even or odd?",
             "Is $number an [even|odd] number?",
             "$number: even or odd?",
@@ -578,6 +647,7 @@ EVEN = {
     ),
     "zh": Templates(
         [
+            *more("KEY: facts.EVEN.zh"),
             "$number是奇数还是偶数？",
             "$number是偶数吗？",
             "$number是奇数吗？",
@@ -623,6 +693,7 @@ def number(rng: random.Random, split: Split, language: Language) -> Turn:
 OPPOSITE = {
     "en": Templates(
         [
+            *more("KEY: facts.OPPOSITE.en"),
             "What is the opposite of $word?",
             "[Tell me|Give me|Name] the opposite of $word.",
             "opposite of $word",
@@ -633,7 +704,13 @@ OPPOSITE = {
         ["the opposite of $word", "the word that is the opposite of $word"],
     ),
     "zh": Templates(
-        ["“$word”的反义词是什么？", "$word的反义词", "说出“$word”的反义词。", "[请问|你知道]“$word”的反义词[吗|]？"],
+        [
+            *more("KEY: facts.OPPOSITE.zh"),
+            "“$word”的反义词是什么？",
+            "$word的反义词",
+            "说出“$word”的反义词。",
+            "[请问|你知道]“$word”的反义词[吗|]？",
+        ],
         ["“$word”的相反的词是哪个？", "和“$word”意思相反的是什么？"],
         ["“$word”的反义词", "$word的反义词"],
     ),

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from tiny.corpus.example import Check, Turn
 from tiny.corpus.grammar import Language, Split, Templates
+from tiny.corpus.paraphrases import more
 
 ASK = {
     "en": Templates(
         [
+            *more("KEY: howto.ASK.en"),
             "How do I $task?",
             "How can I $task?",
             "How to $task?",
@@ -44,6 +46,7 @@ ASK = {
     ),
     "zh": Templates(
         [
+            *more("KEY: howto.ASK.zh"),
             "如何$task？",
             "怎么$task？",
             "怎样$task？",
@@ -270,15 +273,9 @@ TASKS_ZH = [
 ]
 
 
-# How public guides put these questions.
-_ASKED_BY_GUIDES = {"制作牛肉汉堡": "牛肉汉堡的制作方法", "制作一个三明治": "如何制作一个三明治"}
-
-
 def howto(rng: random.Random, split: Split, language: Language) -> Turn:
     task = rng.choice(TASKS_EN if language == "en" else TASKS_ZH)
     question = ASK[language].fill(rng, split, task=task.task)
-    if split == "train" and task.task in _ASKED_BY_GUIDES and rng.random() < 0.4:
-        question = _ASKED_BY_GUIDES[task.task]
     return answer_task(task, question, language)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 
-from tiny.corpus.about import Reply, from_reply, t
+from tiny.corpus.about import Reply, from_reply, reply, t
 from tiny.corpus.example import Turn
 from tiny.corpus.grammar import Language, Split
 
 
 def _r(train: str, held_out: str, answer: str, *words: str | tuple[str, ...], nouns: str) -> Reply:
-    return Reply(t(train.replace(" / ", "\n"), held_out.replace(" / ", "\n"), nouns), answer, words)
+    return reply(t(train.replace(" / ", "\n"), held_out.replace(" / ", "\n"), nouns), answer, words)
 
 
 KNOWLEDGE_EN: list[Reply] = [

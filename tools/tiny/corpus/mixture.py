@@ -13,6 +13,7 @@ from tiny.corpus.example import Conversation, Document, Message, Turn
 from tiny.corpus.extraction import extraction
 from tiny.corpus.facts import FACTS
 from tiny.corpus.grammar import Language, Split, Templates, weighted
+from tiny.corpus.guides import guides
 from tiny.corpus.howto import howto
 from tiny.corpus.knowledge import knowledge
 from tiny.corpus.multiturn import chain, follow_up
@@ -49,6 +50,7 @@ TURNS: dict[str, tuple[TurnMaker, float]] = {
     "code": (code, 3),
     "extraction": (extraction, 9),
     "refusal": (refusal, 8),
+    "guides": (guides, 1),
 }
 # Kinds of conversations, with their shares.
 KINDS = {
@@ -197,6 +199,8 @@ def draw_language(rng: random.Random) -> Language:
 
 def draw_turn(rng: random.Random, split: Split, language: Language, without: tuple[str, ...] = ()) -> tuple[str, Turn]:
     """A topic and a turn of it, with the question varied."""
+    if split == "held_out":
+        without += ("guides",)
     topic = weighted(rng, {name: weight for name, (_, weight) in TURNS.items() if name not in without})
     turn = TURNS[topic][0](rng, split, language)
     if topic not in _VERBATIM:
@@ -345,6 +349,8 @@ def evaluation(seed: int, per_topic: int) -> list[Conversation]:
     rng = random.Random(seed)
     found: list[Conversation] = []
     for topic, (maker, _) in TURNS.items():
+        if topic == "guides":
+            continue  # the same in both splits
         found += _distinct(per_topic, lambda maker=maker, topic=topic: _held_out_turn(rng, topic, maker))  # type: ignore[misc]
     for kind in ("tool_call", "missing_tool", "needless_tool", "multi_turn", "thinking"):
         found += _distinct(per_topic, lambda kind=kind: draw_kind(rng, "held_out", kind))  # type: ignore[misc]

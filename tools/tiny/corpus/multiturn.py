@@ -9,6 +9,7 @@ from tiny.corpus.arithmetic import small_sum
 from tiny.corpus.example import Check, Conversation, Message, Turn, says
 from tiny.corpus.facts import BIG_CITY, CAPITAL, SOUND
 from tiny.corpus.grammar import Language, Split, Templates, articles
+from tiny.corpus.paraphrases import more
 from tiny.corpus.tables import ANIMALS, CHINESE_NAMES, CITIES, COUNTRIES, FIRST_NAMES, JOBS, WORDS
 from tiny.corpus.words import TO_CHINESE, TO_ENGLISH
 
@@ -18,6 +19,7 @@ Follow = Callable[[random.Random, Split, Language], tuple[list[Exchange], Check]
 NEXT = {
     "en": Templates(
         [
+            *more("KEY: multiturn.NEXT.en"),
             "And of $item?",
             "And $item?",
             "What about $item?",
@@ -28,16 +30,25 @@ NEXT = {
         ["Now the same question for $item.", "OK, and if I ask about $item?"],
     ),
     "zh": Templates(
-        ["那$item呢？", "$item呢？", "那么$item呢？", "$item又如何？"], ["换成$item怎么样？", "同样的问题，$item呢？"]
+        [*more("KEY: multiturn.NEXT.zh"), "那$item呢？", "$item呢？", "那么$item呢？", "$item又如何？"],
+        ["换成$item怎么样？", "同样的问题，$item呢？"],
     ),
 }
 IT_BIG = {
     "en": Templates(
-        ["Is it a big city?", "Is it big?", "Is that a [big|large] city?", "Is this city big?", "How big is it?"],
+        [
+            *more("KEY: multiturn.IT_BIG.en"),
+            "Is it a big city?",
+            "Is it big?",
+            "Is that a [big|large] city?",
+            "Is this city big?",
+            "How big is it?",
+        ],
         ["Does it count as a big city?", "Would you call that a large city?"],
     ),
     "zh": Templates(
-        ["它是大城市吗？", "这个城市大吗？", "它大吗？", "那里是大城市吗？"], ["它算不算大城市？", "那个城市很大吗？"]
+        [*more("KEY: multiturn.IT_BIG.zh"), "它是大城市吗？", "这个城市大吗？", "它大吗？", "那里是大城市吗？"],
+        ["它算不算大城市？", "那个城市很大吗？"],
     ),
 }
 
@@ -127,6 +138,7 @@ def next_word(rng: random.Random, split: Split, language: Language) -> tuple[lis
 MY_NAME = {
     "en": Templates(
         [
+            *more("KEY: multiturn.MY_NAME.en"),
             "My name is $name.",
             "I am $name.",
             "Hi, I'm $name.",
@@ -137,13 +149,14 @@ MY_NAME = {
         ["You can call me $name.", "People know me as $name."],
     ),
     "zh": Templates(
-        ["我叫$name。", "我的名字是$name。", "你好，我是$name。", "叫我$name吧。"],
+        [*more("KEY: multiturn.MY_NAME.zh"), "我叫$name。", "我的名字是$name。", "你好，我是$name。", "叫我$name吧。"],
         ["大家都叫我$name。", "我名叫$name。"],
     ),
 }
 ASK_NAME = {
     "en": Templates(
         [
+            *more("KEY: multiturn.ASK_NAME.en"),
             "What is my name?",
             "Who am I?",
             "Do you remember my name?",
@@ -155,45 +168,69 @@ ASK_NAME = {
         ["my name", "the name that I told you"],
     ),
     "zh": Templates(
-        ["我叫什么名字？", "我是谁？", "你记得我的名字吗？", "我叫什么？"],
+        [*more("KEY: multiturn.ASK_NAME.zh"), "我叫什么名字？", "我是谁？", "你记得我的名字吗？", "我叫什么？"],
         ["我刚才说我叫什么？", "你还想得起我的名字吗？"],
         ["我的名字", "我叫什么"],
     ),
 }
 MY_FACT = {
     "en": Templates(
-        ["I live in $city.", "I am from $city.", "My home is in $city.", "I come from $city."],
+        [
+            *more("KEY: multiturn.MY_FACT.en"),
+            "I live in $city.",
+            "I am from $city.",
+            "My home is in $city.",
+            "I come from $city.",
+        ],
         ["$city is where I live.", "I have a house in $city."],
     ),
-    "zh": Templates(["我住在$city。", "我来自$city。", "我的家在$city。"], ["$city是我的家乡。", "我家就在$city。"]),
+    "zh": Templates(
+        [*more("KEY: multiturn.MY_FACT.zh"), "我住在$city。", "我来自$city。", "我的家在$city。"],
+        ["$city是我的家乡。", "我家就在$city。"],
+    ),
 }
 ASK_FACT = {
     "en": Templates(
-        ["Where do I live?", "Where am I from?", "Where is my home?", "Which city do I live in?"],
+        [
+            *more("KEY: multiturn.ASK_FACT.en"),
+            "Where do I live?",
+            "Where am I from?",
+            "Where is my home?",
+            "Which city do I live in?",
+        ],
         ["Do you remember my city?", "In what place is my home?"],
         ["my [city|home]", "the city I live in", "where I live"],
     ),
     "zh": Templates(
-        ["我住在哪里？", "我来自哪里？", "我的家在哪里？", "我住在哪个城市？"],
+        [*more("KEY: multiturn.ASK_FACT.zh"), "我住在哪里？", "我来自哪里？", "我的家在哪里？", "我住在哪个城市？"],
         ["你记得我的城市吗？", "我家在什么地方？"],
         ["我的城市", "我住的地方"],
     ),
 }
 MY_JOB = {
     "en": Templates(
-        ["I am a $job.", "I work as a $job.", "My job is $job.", "I'm a $job."],
+        [*more("KEY: multiturn.MY_JOB.en"), "I am a $job.", "I work as a $job.", "My job is $job.", "I'm a $job."],
         ["By profession I am a $job.", "They pay me as a $job."],
     ),
-    "zh": Templates(["我是一名$job。", "我的职业是$job。", "我是$job。"], ["我当$job。", "我的工作是$job。"]),
+    "zh": Templates(
+        [*more("KEY: multiturn.MY_JOB.zh"), "我是一名$job。", "我的职业是$job。", "我是$job。"],
+        ["我当$job。", "我的工作是$job。"],
+    ),
 }
 ASK_JOB = {
     "en": Templates(
-        ["What is my job?", "What do I work as?", "What's my profession?", "Do you remember my job?"],
+        [
+            *more("KEY: multiturn.ASK_JOB.en"),
+            "What is my job?",
+            "What do I work as?",
+            "What's my profession?",
+            "Do you remember my job?",
+        ],
         ["By what work do I earn money?", "Say what my profession is."],
         ["my [job|profession]", "the work that I do"],
     ),
     "zh": Templates(
-        ["我的职业是什么？", "我做什么工作？", "你记得我的职业吗？"],
+        [*more("KEY: multiturn.ASK_JOB.zh"), "我的职业是什么？", "我做什么工作？", "你记得我的职业吗？"],
         ["我是干什么的？", "你还想得起我的职业吗？"],
         ["我的职业", "我的工作是什么"],
     ),
@@ -224,17 +261,34 @@ def personal(rng: random.Random, split: Split, language: Language) -> tuple[list
 
 FURTHER_SUM = {
     "en": Templates(
-        ["[Add|Now add|And add] $n.", "plus $n", "And plus $n?", "Now $n more."],
+        [
+            *more("KEY: multiturn.FURTHER_SUM.en"),
+            "[Add|Now add|And add] $n.",
+            "plus $n",
+            "And plus $n?",
+            "Now $n more.",
+        ],
         ["Put $n on top of that.", "Increase it by $n."],
     ),
-    "zh": Templates(["再加$n。", "加上$n呢？", "然后加$n。"], ["在此基础上增加$n。"]),
+    "zh": Templates(
+        [*more("KEY: multiturn.FURTHER_SUM.zh"), "再加$n。", "加上$n呢？", "然后加$n。"], ["在此基础上增加$n。"]
+    ),
 }
 START_SUM = {
     "en": Templates(
-        ["What is $a + $b?", "$a + $b", "How much is $a plus $b?", "Calculate $a + $b."],
+        [
+            *more("KEY: multiturn.START_SUM.en"),
+            "What is $a + $b?",
+            "$a + $b",
+            "How much is $a plus $b?",
+            "Calculate $a + $b.",
+        ],
         ["If you take $a + $b, what do you get?"],
     ),
-    "zh": Templates(["$a+$b等于多少？", "$a加$b是多少？", "计算$a+$b。"], ["帮我算$a+$b的结果。"]),
+    "zh": Templates(
+        [*more("KEY: multiturn.START_SUM.zh"), "$a+$b等于多少？", "$a加$b是多少？", "计算$a+$b。"],
+        ["帮我算$a+$b的结果。"],
+    ),
 }
 
 
@@ -251,6 +305,7 @@ def further_sum(rng: random.Random, split: Split, language: Language) -> tuple[l
 ASKED = {
     "en": Templates(
         [
+            *more("KEY: multiturn.ASKED.en"),
             "What did I [just |]ask[ you|]?",
             "What was my [last |]question?",
             "Repeat my question.",
@@ -259,7 +314,8 @@ ASKED = {
         ["Which question did I put to you before?", "Can you quote my previous question?"],
     ),
     "zh": Templates(
-        ["我刚才问了什么？", "我的问题是什么？", "重复我的问题。"], ["我上一句问的是什么？", "你能重复我之前的提问吗？"]
+        [*more("KEY: multiturn.ASKED.zh"), "我刚才问了什么？", "我的问题是什么？", "重复我的问题。"],
+        ["我上一句问的是什么？", "你能重复我之前的提问吗？"],
     ),
 }
 

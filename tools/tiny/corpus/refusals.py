@@ -7,6 +7,7 @@ import random
 from tiny.corpus.example import Turn, says
 from tiny.corpus.facts import CAPITAL, COLOUR, OPPOSITE
 from tiny.corpus.grammar import Language, Split, Templates
+from tiny.corpus.paraphrases import more
 from tiny.corpus.words import TO_CHINESE, TO_ENGLISH
 
 ANSWER = {
@@ -49,6 +50,7 @@ SUBJECTS = {
 ASK = {
     "en": Templates(
         [
+            *more("KEY: refusals.ASK.en"),
             "[Explain|Describe] $subject[ to me|].",
             "Tell me [about|something about|everything about] $subject.",
             "What do you know about $subject?",
@@ -79,6 +81,7 @@ ASK = {
     ),
     "zh": Templates(
         [
+            *more("KEY: refusals.ASK.zh"),
             "[解释|介绍]一下$subject。",
             "说说$subject。",
             "$subject是什么？",

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from tiny.corpus.example import Check, Turn
 from tiny.corpus.grammar import Language, Split, Templates, fill
+from tiny.corpus.paraphrases import more
 from tiny.corpus.tables import CHINESE_NAMES, FIRST_NAMES, Name
 
 ASK = {
     "en": Templates(
         [
+            *more("KEY: stories.ASK.en"),
             "Tell me a [short |tiny |little |]story about $hero.",
             "[Write|Make up|Invent] a [short |tiny |]story about $hero.",
             "[Can|Could] you tell [me |]a story about $hero?",
@@ -30,6 +32,7 @@ ASK = {
     ),
     "zh": Templates(
         [
+            *more("KEY: stories.ASK.zh"),
             "[讲|说|写]一个关于$hero的[小|短|]故事。",
             "给我讲个$hero的故事。",
             "[可以|能]讲一个$hero的故事吗？",
@@ -44,6 +47,7 @@ ASK = {
 ASK_ANY = {
     "en": Templates(
         [
+            *more("KEY: stories.ASK_ANY.en"),
             "Tell me a [short |tiny |]story.",
             "[Write|Make up] a [short |]story.",
             "I want to hear a story.",
@@ -54,7 +58,14 @@ ASK_ANY = {
         ["Do you know a nice tale?", "Entertain me with a small story."],
     ),
     "zh": Templates(
-        ["讲一个[小|短|]故事。", "给我讲个故事吧。", "写一个小故事。", "我想听故事。", "你会讲故事吗？"],
+        [
+            *more("KEY: stories.ASK_ANY.zh"),
+            "讲一个[小|短|]故事。",
+            "给我讲个故事吧。",
+            "写一个小故事。",
+            "我想听故事。",
+            "你会讲故事吗？",
+        ],
         ["来个故事听听。", "随便编个故事给我。"],
     ),
 }

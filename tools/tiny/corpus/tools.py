@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from tiny.corpus.arithmetic import small_sum
 from tiny.corpus.example import Check, Conversation, Message, Turn, says
 from tiny.corpus.grammar import Language, Split, Templates
+from tiny.corpus.paraphrases import more
 from tiny.corpus.tables import CITIES, NUMBER_WORDS
 
 Schema = dict[str, Any]
@@ -116,6 +117,7 @@ def _offer(rng: random.Random, kinds: list[str]) -> tuple[dict[str, Tool], list[
 WEATHER = {
     "en": Templates(
         [
+            *more("KEY: tools.WEATHER.en"),
             "What is the weather [like |]in $city[ today| now| right now|]?",
             "[How's|What's] the weather in $city?",
             "weather $city",
@@ -136,6 +138,7 @@ WEATHER = {
     ),
     "zh": Templates(
         [
+            *more("KEY: tools.WEATHER.zh"),
             "$city[今天|现在|]天气怎么样？",
             "$city的天气如何？",
             "查一下$city的天气。",
@@ -152,6 +155,7 @@ WEATHER = {
 WEATHER_TWO = {
     "en": Templates(
         [
+            *more("KEY: tools.WEATHER_TWO.en"),
             "What is the weather in $city and [in |]$other?",
             "Compare the weather in $city and $other.",
             "weather in $city and $other",
@@ -160,13 +164,19 @@ WEATHER_TWO = {
         ["I need the weather of two cities: $city and $other."],
     ),
     "zh": Templates(
-        ["$city和$other的天气怎么样？", "查一下$city和$other的天气。", "比较$city和$other的天气。"],
+        [
+            *more("KEY: tools.WEATHER_TWO.zh"),
+            "$city和$other的天气怎么样？",
+            "查一下$city和$other的天气。",
+            "比较$city和$other的天气。",
+        ],
         ["我想知道两个城市的天气：$city、$other。"],
     ),
 }
 CLOCK = {
     "en": Templates(
         [
+            *more("KEY: tools.CLOCK.en"),
             "What time is it in $city[ now| right now|]?",
             "What's the time in $city?",
             "time in $city",
@@ -181,6 +191,7 @@ CLOCK = {
     ),
     "zh": Templates(
         [
+            *more("KEY: tools.CLOCK.zh"),
             "$city现在几点？",
             "$city[现在|]是几点钟？",
             "查一下$city的时间。",
@@ -195,6 +206,7 @@ CLOCK = {
 CALCULATE = {
     "en": Templates(
         [
+            *more("KEY: tools.CALCULATE.en"),
             "What is $sum?",
             "[Calculate|Compute|Work out] $sum.",
             "$sum",
@@ -209,7 +221,14 @@ CALCULATE = {
         ["$sum", "the [result|value] of $sum", "what $sum is"],
     ),
     "zh": Templates(
-        ["$sum等于多少？", "[计算|算一下]$sum。", "$sum=？", "$sum是多少？", "[请问|帮我算]$sum等于几？"],
+        [
+            *more("KEY: tools.CALCULATE.zh"),
+            "$sum等于多少？",
+            "[计算|算一下]$sum。",
+            "$sum=？",
+            "$sum是多少？",
+            "[请问|帮我算]$sum等于几？",
+        ],
         ["请得出$sum的准确结果。", "我需要$sum的值。"],
         ["$sum", "$sum的结果"],
     ),

@@ -6,11 +6,13 @@ import random
 
 from tiny.corpus.example import Turn, says
 from tiny.corpus.grammar import Language, Split, Templates
+from tiny.corpus.paraphrases import more
 from tiny.corpus.tables import CHINESE_NAMES, CITIES, COLOURS, FIRST_NAMES, WORDS
 
 TO_CHINESE = {
     "en": Templates(
         [
+            *more("KEY: words.TO_CHINESE.en"),
             '[Translate|Please translate] "$word" [into|to] Chinese.',
             "What is $word in Chinese?",
             "How do you say $word in Chinese?",
@@ -29,11 +31,12 @@ TO_CHINESE = {
         [
             "the Chinese [word|name|translation] [for|of] [the word |]$word",
             "$word in Chinese",
-            'the word "$word" in Chinese',
+            'the Chinese for "$word"',
         ],
     ),
     "zh": Templates(
         [
+            *more("KEY: words.TO_CHINESE.zh"),
             "$word用中文怎么说？",
             "把 $word 翻译成中文。",
             "$word是什么意思？",
@@ -48,6 +51,7 @@ TO_CHINESE = {
 TO_ENGLISH = {
     "en": Templates(
         [
+            *more("KEY: words.TO_ENGLISH.en"),
             '[Translate|Please translate] "$word" [into|to] English.',
             "What is $word in English?",
             "What does $word mean?",
@@ -65,6 +69,7 @@ TO_ENGLISH = {
     ),
     "zh": Templates(
         [
+            *more("KEY: words.TO_ENGLISH.zh"),
             "“$word”用英语怎么说？",
             "把“$word”翻译成英文。",
             "$word的英文是什么？",
@@ -101,6 +106,7 @@ def translation(rng: random.Random, split: Split, language: Language) -> Turn:
 REPEAT = {
     "en": Templates(
         [
+            *more("KEY: words.REPEAT.en"),
             "Repeat: $text",
             "Repeat after me: $text",
             "[Say|Please say]: $text",
@@ -114,6 +120,7 @@ REPEAT = {
     ),
     "zh": Templates(
         [
+            *more("KEY: words.REPEAT.zh"),
             "重复：$text",
             "跟我说：$text",
             "请[说|重复]“$text”。",
