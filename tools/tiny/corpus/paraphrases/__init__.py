@@ -22,7 +22,7 @@ def _read() -> dict[str, list[str]]:
         key = ""
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith("  "):
-                found[key].append(line.strip())
+                found[key].append(line.strip().replace(r"\n", "\n"))
             elif line:
                 key = line
                 found.setdefault(key, [])
