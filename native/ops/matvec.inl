@@ -193,8 +193,12 @@ void matvec(const Matrix &w, int row_begin, int row_end, const float *x, int64_t
             int num_tokens, float *out, int64_t out_stride, float *scratch) {
     if (!runs_on_int8(w.type))
         return matvec_float(w, row_begin, row_end, x, x_stride, num_tokens, out, out_stride, scratch);
-    with_int8_weights(
-        w.type, [&]<class W>(W) { matvec_int8<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride); });
+    with_int8_weights(w.type, [&]<class W>(W) {
+        if constexpr (reads_eights<W>())
+            matvec_eights<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride);
+        else
+            matvec_int8<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride);
+    });
 }
 
 } // namespace

@@ -1,0 +1,220 @@
+// Tiles of formats read eight groups at a time, against panels of 16 tokens.
+//
+// Integer sums are exact. Bytes u = code + c (c: kCentre, or kMaxCode where signs come apart) are multiplied by
+// activations a, |a| <= 127: a pair of products is at most 2 * 127 * max(u) <= 32767, so no product saturates. What is
+// summed in int16 starts at minus c times the sum of its activations, so that it ends at the sum of code * a, which fits
+// while 2 * depth * 127 * max|code| <= 32767. Sums in between may wrap: addition modulo 2^16 is exact all the same.
+#pragma once
+
+namespace quipu::QUIPU_ISA {
+namespace {
+
+// Codes that reach 127 with a sign cannot be shifted to bytes that do not saturate: they multiply by magnitude and sign.
+template <class W> constexpr bool keeps_signs() {
+    return W::kMagnitudes && W::kMaxCode > 64;
+}
+template <class W> constexpr int tile_centre() {
+    return keeps_signs<W>() ? 0 : W::kMagnitudes ? W::kMaxCode : W::kCentre;
+}
+// Steps of 4 values that an int16 can sum.
+template <class W> constexpr int eights_depth() {
+    constexpr int largest_byte = W::kMagnitudes && !keeps_signs<W>() ? 2 * W::kMaxCode : W::kMaxCode;
+    static_assert(2 * 127 * largest_byte <= 32767);
+    constexpr int largest = std::max(tile_centre<W>(), largest_byte - tile_centre<W>());
+    constexpr int depth = 32767 / (2 * 127 * largest), most = W::kScaling == Scaling::kGroups ? 8 : 4;
+    return depth >= most ? most : depth >= 4 ? 4 : depth >= 2 ? 2 : 1;
+}
+
+template <class W>
+void unpack_eights(const Matrix &w, int row_begin, int num_rows, int first_group, CodeTile &tile) {
+    const int total_groups = w.cols / kGroup;
+    typename W::Block padded[blocks_per_eight<W>()];
+    for (int r = 0; r < num_rows; r++) {
+        const auto *row = reinterpret_cast<const typename W::Block *>(w.data + (row_begin + r) * w.row_bytes);
+        prefetch(reinterpret_cast<const uint8_t *>(row + first_group / W::kGroups) + 4 * w.row_bytes);
+        const auto *blocks = blocks_of_eight<W>(row, first_group, total_groups, padded);
+        const EightScales scales = W::scales(blocks);
+        store(tile.scales[r], scales.scales);
+        if constexpr (W::kScaling == Scaling::kFloatPairs) { // no offsets there
+            store(tile.offsets[r], scales.scales);
+            store(tile.offsets[r] + 8, scales.high_scales);
+        }
+        if constexpr (W::kScaling == Scaling::kIntPairs)
+            store_i16(tile.pair_scales[r], scales.pair_scales);
+        if constexpr (W::kOffsets) {
+            store(tile.offsets[r], scales.offsets);
+            if constexpr (W::kScaling == Scaling::kIntPairs)
+                store(tile.offsets[r] + 8, scales.high_offsets);
+        }
+        typename W::State state;
+        W::prepare(blocks, state);
+        unrolled<kGroupsPerBlock>([&]<int G>() {
+            const EightCodes here = W::template codes<G>(blocks, state);
+            B8x32 codes = here.codes;
+            if constexpr (W::kMagnitudes)
+                codes = apply_sign(codes, here.signs);
+            if constexpr (keeps_signs<W>())
+                store_b8(&tile.magnitudes[r][G * kGroup], here.codes);
+            else if constexpr (W::kMagnitudes)
+                codes = codes + splat_b8(tile_centre<W>());
+            store_b8(&tile.codes[r][G * kGroup], codes);
+        });
+    }
+}
+
+// Where the int16 sums of a panel start: per piece of Depth steps, for two vectors of tokens.
+template <class W> struct Starts {
+    alignas(32) int16_t sums[kBlock / 4 / eights_depth<W>()][2][16];
+};
+
+template <class W> inline void start_sums(const ActivationPanel &panel, int num_groups, Starts<W> &starts) {
+    constexpr int kDepth = eights_depth<W>();
+    const B8x32 centre = splat_b8(tile_centre<W>());
+    for (int piece = 0; piece < num_groups * 8 / kDepth; piece++) {
+        I16x16 low = zero_i16(), high = zero_i16();
+        for (int step = piece * kDepth; step < (piece + 1) * kDepth; step++) {
+            low = low - dot_pairs(centre, load_b8(panel.codes[step][0]));
+            high = high - dot_pairs(centre, load_b8(panel.codes[step][8]));
+        }
+        store_i16(starts.sums[piece][0], low);
+        store_i16(starts.sums[piece][1], high);
+    }
+}
+
+// Sums in int16 over one piece: kDepth steps of 4 values.
+template <class W, int R, int H>
+[[gnu::always_inline]] inline void sum_piece(const CodeTile &tile, int r, const ActivationPanel &panel,
+                                             const Starts<W> &starts, int piece, I16x16 (&acc)[R][2]) {
+    constexpr int kDepth = eights_depth<W>();
+    const I16x16 start0 = tile_centre<W>() ? load_i16(starts.sums[piece][0]) : zero_i16(),
+                 start1 = tile_centre<W>() ? load_i16(starts.sums[piece][1]) : zero_i16();
+    unrolled<R>([&]<int I>() {
+        acc[I][0] = start0;
+        acc[I][1] = start1;
+    });
+    int step = piece * kDepth;
+#pragma GCC unroll 1
+    for (const int end = step + kDepth; step < end; step++) {
+        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][H == 2 ? 8 : 0]);
+        unrolled<R>([&]<int I>() {
+            const B8x32 code = splat_4bytes(&tile.codes[r + I][4 * step]);
+            acc[I][0] = pinned(acc[I][0] + dot_pairs(code, a0));
+            if constexpr (H == 2)
+                acc[I][1] = pinned(acc[I][1] + dot_pairs(code, a1));
+        });
+    }
+}
+
+// c[row][16] += products of group g; with float pairs, of half a group.
+template <class W, int R, int H>
+[[gnu::always_inline]] inline void add_dots(const CodeTile &tile, int r, const ActivationPanel &panel, int g, int half,
+                                            const I32x8 (&dots)[R][2], float *c) {
+    const F32x8 s0 = load(panel.scales[g]), s1 = load(panel.scales[g] + 8);
+    unrolled<R>([&]<int I>() {
+        const F32x8 scale = splat_load(W::kScaling == Scaling::kFloatPairs ? &tile.offsets[r + I][2 * g + half]
+                                                                           : &tile.scales[r + I][g]);
+        float *ci = c + I * kPanelTokens;
+        store(ci, fma(to_f32(dots[I][0]) * s0, scale, load(ci)));
+        if constexpr (H == 2)
+            store(ci + 8, fma(to_f32(dots[I][1]) * s1, scale, load(ci + 8)));
+    });
+    keep_in_memory(); // c has no registers to live in
+}
+
+// c[row][16] += products of groups [0, num_groups).
+template <class W, int R, int H>
+[[gnu::noinline]] void multiply_eights(const CodeTile &tile, int r, const ActivationPanel &panel,
+                                       const Starts<W> &starts, int num_groups, float *c) {
+    constexpr int kPieces = 8 / eights_depth<W>();
+    for (int g = 0; g < num_groups; g++) {
+        I32x8 dots[R][2];
+        if constexpr (keeps_signs<W>()) {
+            sum_signed_products<R, H>(tile, r, panel, g * 8, 8, dots);
+            add_dots<W, R, H>(tile, r, panel, g, 0, dots, c);
+        } else {
+            unrolled<kPieces>([&]<int Piece>() {
+                constexpr int half = Piece * 2 / kPieces;
+                constexpr bool is_first = Piece == 0 || (W::kScaling == Scaling::kFloatPairs && Piece == kPieces / 2);
+                constexpr bool is_last =
+                    Piece == kPieces - 1 || (W::kScaling == Scaling::kFloatPairs && Piece == kPieces / 2 - 1);
+                I16x16 acc[R][2];
+                sum_piece<W, R, H>(tile, r, panel, starts, g * kPieces + Piece, acc);
+                unrolled<R>([&]<int I>() {
+                    const I16x16 factor = splat_i16(
+                        W::kScaling == Scaling::kIntPairs ? tile.pair_scales[r + I][2 * g + half] : int16_t(1));
+                    unrolled<H>([&]<int J>() {
+                        const I32x8 dot = dot_pairs(acc[I][J], factor);
+                        dots[I][J] = is_first ? dot : dots[I][J] + dot;
+                    });
+                });
+                if constexpr (is_last)
+                    add_dots<W, R, H>(tile, r, panel, g, half, dots, c);
+            });
+        }
+    }
+}
+
+// c -= offsets . sums.
+template <class W, int R, int H>
+[[gnu::noinline]] void subtract_eight_offsets(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
+                                              float *c) {
+    F32x8 acc[R][2];
+    unrolled<R>([&]<int I>() { acc[I][0] = acc[I][1] = zero_f32(); });
+    constexpr bool kPairs = W::kScaling == Scaling::kIntPairs;
+    const float (*sums)[kPanelTokens] = kPairs ? panel.sums16 : panel.sums32;
+    for (int g = 0; g < (kPairs ? 2 : 1) * num_groups; g++) {
+        const F32x8 s0 = load(sums[g]), s1 = load(sums[g] + 8);
+        unrolled<R>([&]<int I>() {
+            const F32x8 offset = splat_load(&tile.offsets[r + I][g]);
+            acc[I][0] = fma(offset, s0, acc[I][0]);
+            if constexpr (H == 2)
+                acc[I][1] = fma(offset, s1, acc[I][1]);
+        });
+    }
+    unrolled<R>([&]<int I>() {
+        float *ci = c + I * kPanelTokens;
+        store(ci, load(ci) - acc[I][0]);
+        if constexpr (H == 2)
+            store(ci + 8, load(ci + 8) - acc[I][1]);
+    });
+}
+
+// All rows of a tile against one panel. Rows past num_rows in the last step multiply stale codes; the caller ignores
+// them.
+template <class W, int H>
+inline void multiply_eights_panel(const CodeTile &tile, int num_rows, const ActivationPanel &panel, int num_groups,
+                                  float *c) {
+    // What fits 16 vector registers: eight sums where they are int16 throughout, else four int16 and four int32.
+    constexpr int kSums = eights_depth<W>() == 8 || keeps_signs<W>() ? 8 : 4, kRows = kSums / H;
+    static_assert(kTileRows % kRows == 0);
+    Starts<W> starts;
+    if constexpr (tile_centre<W>() != 0)
+        start_sums<W>(panel, num_groups, starts);
+    for (int r = 0; r < num_rows; r += kRows) {
+        float *cr = c + r * kPanelTokens;
+        multiply_eights<W, kRows, H>(tile, r, panel, starts, num_groups, cr);
+        if constexpr (W::kOffsets)
+            subtract_eight_offsets<W, kRows, H>(tile, r, panel, num_groups, cr);
+    }
+}
+
+template <class W>
+void matmul_tile_eights(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_tokens,
+                        float *c, CodeTile &tile) {
+    const int total_groups = w.cols / kGroup, panels_per_block = num_panels(num_tokens);
+    for (int first = 0; first < total_groups; first += kGroupsPerBlock) {
+        const int groups = std::min(kGroupsPerBlock, total_groups - first);
+        unpack_eights<W>(w, row_begin, num_rows, first, tile);
+        for (int p = 0; p < panels_per_block; p++) {
+            const ActivationPanel &panel = panels[(first / kGroupsPerBlock) * panels_per_block + p];
+            float *cp = c + p * kTileRows * kPanelTokens;
+            if (num_tokens - p * kPanelTokens > 8)
+                multiply_eights_panel<W, 2>(tile, num_rows, panel, groups, cp);
+            else
+                multiply_eights_panel<W, 1>(tile, num_rows, panel, groups, cp);
+        }
+    }
+}
+
+} // namespace
+} // namespace quipu::QUIPU_ISA
