@@ -62,57 +62,58 @@ void unpack_eights(const Matrix &w, int row_begin, int num_rows, int first_group
     }
 }
 
-// Where the int16 sums of a panel start: per piece of Depth steps, for two vectors of tokens.
-template <class W> struct Starts {
-    alignas(32) int16_t sums[kBlock / 4 / eights_depth<W>()][2][16];
+// What the kernels below need to know of a format: many formats share one.
+template <int Depth, Scaling S> struct TileClass {
+    static constexpr int kDepth = Depth, kPieces = 8 / Depth; // steps that an int16 sums, and their number in a group
+    static constexpr Scaling kScaling = S;
 };
+template <class W> using TileClassOf = TileClass<eights_depth<W>(), W::kScaling>;
 
-template <class W> inline void start_sums(const ActivationPanel &panel, int num_groups, Starts<W> &starts) {
-    constexpr int kDepth = eights_depth<W>();
-    const B8x32 centre = splat_b8(tile_centre<W>());
-    for (int piece = 0; piece < num_groups * 8 / kDepth; piece++) {
+// Where the int16 sums of a panel start: per piece, for two vectors of tokens.
+using Starts = int16_t[kBlock / 4][2][16];
+
+template <class C> [[gnu::noinline]] void start_sums(const ActivationPanel &panel, int num_groups, int centre,
+                                                     Starts &starts) {
+    const B8x32 factor = splat_b8(static_cast<uint8_t>(centre));
+    for (int piece = 0; piece < num_groups * C::kPieces; piece++) {
         I16x16 low = zero_i16(), high = zero_i16();
-        for (int step = piece * kDepth; step < (piece + 1) * kDepth; step++) {
-            low = low - dot_pairs(centre, load_b8(panel.codes[step][0]));
-            high = high - dot_pairs(centre, load_b8(panel.codes[step][8]));
+        for (int step = piece * C::kDepth; step < (piece + 1) * C::kDepth; step++) {
+            low = low - dot_pairs(factor, load_b8(panel.codes[step][0]));
+            high = high - dot_pairs(factor, load_b8(panel.codes[step][8]));
         }
-        store_i16(starts.sums[piece][0], low);
-        store_i16(starts.sums[piece][1], high);
+        store_i16(starts[piece][0], low);
+        store_i16(starts[piece][1], high);
     }
 }
 
-// Sums in int16 over one piece: kDepth steps of 4 values.
-template <class W, int R, int H>
-[[gnu::always_inline]] inline void sum_piece(const CodeTile &tile, int r, const ActivationPanel &panel,
-                                             const Starts<W> &starts, int piece, I16x16 (&acc)[R][2]) {
-    constexpr int kDepth = eights_depth<W>();
-    const I16x16 start0 = tile_centre<W>() ? load_i16(starts.sums[piece][0]) : zero_i16(),
-                 start1 = tile_centre<W>() ? load_i16(starts.sums[piece][1]) : zero_i16();
+// Sums in int16 over one piece. All addresses are constant distances from the two pointers; `pinned` keeps the compiler
+// from computing products before their turn, for which there are no registers.
+template <class C, int R, int H>
+[[gnu::always_inline]] inline void sum_piece(const uint8_t *codes, const int8_t *activations, const int16_t *starts,
+                                             I16x16 (&acc)[R][2]) {
+    const I16x16 start0 = load_i16(starts), start1 = load_i16(starts + 16);
     unrolled<R>([&]<int I>() {
         acc[I][0] = start0;
         acc[I][1] = start1;
     });
-    int step = piece * kDepth;
-#pragma GCC unroll 1
-    for (const int end = step + kDepth; step < end; step++) {
-        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][H == 2 ? 8 : 0]);
+    unrolled<C::kDepth>([&]<int Step>() {
+        const B8x32 a0 = load_b8(activations + 64 * Step), a1 = load_b8(activations + 64 * Step + (H == 2 ? 32 : 0));
         unrolled<R>([&]<int I>() {
-            const B8x32 code = splat_4bytes(&tile.codes[r + I][4 * step]);
+            const B8x32 code = splat_4bytes(codes + I * kBlock + 4 * Step);
             acc[I][0] = pinned(acc[I][0] + dot_pairs(code, a0));
             if constexpr (H == 2)
                 acc[I][1] = pinned(acc[I][1] + dot_pairs(code, a1));
         });
-    }
+    });
 }
 
-// c[row][16] += products of group g; with float pairs, of half a group.
-template <class W, int R, int H>
-[[gnu::always_inline]] inline void add_dots(const CodeTile &tile, int r, const ActivationPanel &panel, int g, int half,
+// c[row][16] += dots times the scales of one group: the panel's and the rows'.
+template <int R, int H>
+[[gnu::always_inline]] inline void add_dots(const float *panel_scales, const float *row_scales, int row_stride,
                                             const I32x8 (&dots)[R][2], float *c) {
-    const F32x8 s0 = load(panel.scales[g]), s1 = load(panel.scales[g] + 8);
+    const F32x8 s0 = load(panel_scales), s1 = load(panel_scales + 8);
     unrolled<R>([&]<int I>() {
-        const F32x8 scale = splat_load(W::kScaling == Scaling::kFloatPairs ? &tile.offsets[r + I][2 * g + half]
-                                                                           : &tile.scales[r + I][g]);
+        const F32x8 scale = splat_load(row_scales + I * row_stride);
         float *ci = c + I * kPanelTokens;
         store(ci, fma(to_f32(dots[I][0]) * s0, scale, load(ci)));
         if constexpr (H == 2)
@@ -122,47 +123,52 @@ template <class W, int R, int H>
 }
 
 // c[row][16] += products of groups [0, num_groups).
-template <class W, int R, int H>
-[[gnu::noinline]] void multiply_eights(const CodeTile &tile, int r, const ActivationPanel &panel,
-                                       const Starts<W> &starts, int num_groups, float *c) {
-    constexpr int kPieces = 8 / eights_depth<W>();
+template <class C, int R, int H>
+[[gnu::noinline]] void multiply_eights(const CodeTile &tile, int r, const ActivationPanel &panel, const Starts &starts,
+                                       int num_groups, float *c) {
+    constexpr bool kFloatPairs = C::kScaling == Scaling::kFloatPairs;
     for (int g = 0; g < num_groups; g++) {
         I32x8 dots[R][2];
-        if constexpr (keeps_signs<W>()) {
-            sum_signed_products<R, H>(tile, r, panel, g * 8, 8, dots);
-            add_dots<W, R, H>(tile, r, panel, g, 0, dots, c);
-        } else {
-            unrolled<kPieces>([&]<int Piece>() {
-                constexpr int half = Piece * 2 / kPieces;
-                constexpr bool is_first = Piece == 0 || (W::kScaling == Scaling::kFloatPairs && Piece == kPieces / 2);
-                constexpr bool is_last =
-                    Piece == kPieces - 1 || (W::kScaling == Scaling::kFloatPairs && Piece == kPieces / 2 - 1);
-                I16x16 acc[R][2];
-                sum_piece<W, R, H>(tile, r, panel, starts, g * kPieces + Piece, acc);
-                unrolled<R>([&]<int I>() {
-                    const I16x16 factor = splat_i16(
-                        W::kScaling == Scaling::kIntPairs ? tile.pair_scales[r + I][2 * g + half] : int16_t(1));
-                    unrolled<H>([&]<int J>() {
-                        const I32x8 dot = dot_pairs(acc[I][J], factor);
-                        dots[I][J] = is_first ? dot : dots[I][J] + dot;
-                    });
+        unrolled<C::kPieces>([&]<int Piece>() {
+            constexpr int half = Piece * 2 / C::kPieces;
+            constexpr bool is_first = Piece == 0 || (kFloatPairs && 2 * Piece == C::kPieces);
+            constexpr bool is_last = Piece == C::kPieces - 1 || (kFloatPairs && 2 * Piece + 2 == C::kPieces);
+            I16x16 acc[R][2];
+            sum_piece<C, R, H>(&tile.codes[r][g * kGroup + 4 * C::kDepth * Piece],
+                               panel.codes[g * 8 + C::kDepth * Piece][0], starts[g * C::kPieces + Piece][0], acc);
+            unrolled<R>([&]<int I>() {
+                const I16x16 factor = splat_i16(
+                    C::kScaling == Scaling::kIntPairs ? tile.pair_scales[r + I][2 * g + half] : int16_t(1));
+                unrolled<H>([&]<int J>() {
+                    const I32x8 dot = dot_pairs(acc[I][J], factor);
+                    dots[I][J] = is_first ? dot : dots[I][J] + dot;
                 });
-                if constexpr (is_last)
-                    add_dots<W, R, H>(tile, r, panel, g, half, dots, c);
             });
-        }
+            if constexpr (is_last)
+                add_dots<R, H>(panel.scales[g], kFloatPairs ? &tile.offsets[r][2 * g + half] : &tile.scales[r][g],
+                               kFloatPairs ? 2 * kGroupsPerBlock : kGroupsPerBlock, dots, c);
+        });
     }
 }
 
-// c -= offsets . sums.
-template <class W, int R, int H>
-[[gnu::noinline]] void subtract_eight_offsets(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
+// The same for codes with signs.
+template <int R, int H>
+[[gnu::noinline]] void multiply_signed_eights(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
+                                              float *c) {
+    for (int g = 0; g < num_groups; g++) {
+        I32x8 dots[R][2];
+        sum_signed_products<R, H>(tile, r, panel, g * 8, 8, dots);
+        add_dots<R, H>(panel.scales[g], &tile.scales[r][g], kGroupsPerBlock, dots, c);
+    }
+}
+
+// c -= offsets . sums over `count` groups or halves of groups.
+template <int R, int H>
+[[gnu::noinline]] void subtract_eight_offsets(const CodeTile &tile, int r, const float (*sums)[kPanelTokens], int count,
                                               float *c) {
     F32x8 acc[R][2];
     unrolled<R>([&]<int I>() { acc[I][0] = acc[I][1] = zero_f32(); });
-    constexpr bool kPairs = W::kScaling == Scaling::kIntPairs;
-    const float (*sums)[kPanelTokens] = kPairs ? panel.sums16 : panel.sums32;
-    for (int g = 0; g < (kPairs ? 2 : 1) * num_groups; g++) {
+    for (int g = 0; g < count; g++) {
         const F32x8 s0 = load(sums[g]), s1 = load(sums[g] + 8);
         unrolled<R>([&]<int I>() {
             const F32x8 offset = splat_load(&tile.offsets[r + I][g]);
@@ -184,17 +190,22 @@ template <class W, int R, int H>
 template <class W, int H>
 inline void multiply_eights_panel(const CodeTile &tile, int num_rows, const ActivationPanel &panel, int num_groups,
                                   float *c) {
-    // What fits 16 vector registers: eight sums where they are int16 throughout, else four int16 and four int32.
-    constexpr int kSums = eights_depth<W>() == 8 || keeps_signs<W>() ? 8 : 4, kRows = kSums / H;
+    using C = TileClassOf<W>;
+    constexpr int kRows = 8 / H; // sums in vector registers, twice as many int16 as there are int32 beside them
     static_assert(kTileRows % kRows == 0);
-    Starts<W> starts;
-    if constexpr (tile_centre<W>() != 0)
-        start_sums<W>(panel, num_groups, starts);
+    alignas(32) Starts starts;
+    if constexpr (!keeps_signs<W>())
+        start_sums<C>(panel, num_groups, tile_centre<W>(), starts);
     for (int r = 0; r < num_rows; r += kRows) {
         float *cr = c + r * kPanelTokens;
-        multiply_eights<W, kRows, H>(tile, r, panel, starts, num_groups, cr);
-        if constexpr (W::kOffsets)
-            subtract_eight_offsets<W, kRows, H>(tile, r, panel, num_groups, cr);
+        if constexpr (keeps_signs<W>())
+            multiply_signed_eights<kRows, H>(tile, r, panel, num_groups, cr);
+        else
+            multiply_eights<C, kRows, H>(tile, r, panel, starts, num_groups, cr);
+        if constexpr (W::kOffsets && W::kScaling == Scaling::kIntPairs)
+            subtract_eight_offsets<kRows, H>(tile, r, panel.sums16, 2 * num_groups, cr);
+        else if constexpr (W::kOffsets)
+            subtract_eight_offsets<kRows, H>(tile, r, panel.sums32, num_groups, cr);
     }
 }
 

@@ -24,14 +24,14 @@ inline B8x32 complete_signs(B8x32 bits) {
 }
 
 // Words of four sign fields of 7 bits, the top four bits ignored, as 32 sign bytes.
-inline void store_even_signs(I32x8 words, uint8_t *signs) {
+inline B8x32 even_signs(I32x8 words) {
     const I32x8 fields = (words & splat_i32(0x7F)) | (shift_left<1>(words) & splat_i32(0x7F00)) |
                          (shift_left<2>(words) & splat_i32(0x7F0000)) | (shift_left<3>(words) & splat_i32(0x7F000000));
-    store_b8(signs, complete_signs(as_bytes(fields)));
+    return complete_signs(as_bytes(fields));
 }
 
 struct SignState {
-    alignas(32) uint8_t signs[32];
+    B8x32 signs[2]; // bytes 0 to 15 twice, then bytes 16 to 31 twice
 };
 struct IndexState {
     alignas(32) uint16_t indices[32];
@@ -52,10 +52,10 @@ struct WeightsIQ2_XXS : EightDefaults {
         const F32x8 codes = to_f32(shift_right<28>(load_odd_words(b->qs)));
         return {.scales = (codes + codes + splat(1.0f)) * splat(f16_to_f32(b->d) * 0.125f)};
     }
-    static void prepare(const Block *b, State &s) { store_even_signs(load_odd_words(b->qs), s.signs); }
+    static void prepare(const Block *b, State &s) { repeat_halves(even_signs(load_odd_words(b->qs)), s.signs); }
     template <int G> static EightCodes codes(const Block *b, const State &s) {
         return {load_entries(kIQ2XXSGrid, reinterpret_cast<const uint8_t *>(b->qs) + 8 * G),
-                expand_signs(s.signs + 4 * G)};
+                expand_signs<G>(s.signs)};
     }
 };
 
@@ -72,10 +72,10 @@ struct WeightsIQ2_XS : EightDefaults {
         const I16x16 low = load_i16(b->qs), high = load_i16(b->qs + 16), mask = splat_i16(511);
         store_i16(s.indices, low & mask);
         store_i16(s.indices + 16, high & mask);
-        store_b8(s.signs, complete_signs(pack_bytes(shift_right<9>(low), shift_right<9>(high))));
+        repeat_halves(complete_signs(pack_bytes(shift_right<9>(low), shift_right<9>(high))), s.signs);
     }
     template <int G> static EightCodes codes(const Block *, const State &s) {
-        return {load_entries(kIQ2XSGrid, s.indices + 4 * G), expand_signs(s.signs + 4 * G)};
+        return {load_entries(kIQ2XSGrid, s.indices + 4 * G), expand_signs<G>(s.signs)};
     }
 };
 
@@ -115,9 +115,9 @@ struct WeightsIQ3_XXS : EightDefaults { // with magnitudes and so the scale's di
         const F32x8 codes = to_f32(shift_right<28>(load_i32(b->signs)));
         return {.scales = (codes + codes + splat(1.0f)) * splat(f16_to_f32(b->d) * 0.5f)};
     }
-    static void prepare(const Block *b, State &s) { store_even_signs(load_i32(b->signs), s.signs); }
+    static void prepare(const Block *b, State &s) { repeat_halves(even_signs(load_i32(b->signs)), s.signs); }
     template <int G> static EightCodes codes(const Block *b, const State &s) {
-        return {load_entries(kHalvedIQ3XXSGrid, b->qs + 8 * G), expand_signs(s.signs + 4 * G)};
+        return {load_entries(kHalvedIQ3XXSGrid, b->qs + 8 * G), expand_signs<G>(s.signs)};
     }
 };
 

@@ -75,6 +75,14 @@ inline int bit_of(const void *p, int i) {
 inline B8x32 expand_signs(const void *p) {
     return make_bytes([&](int i) { return bit_of(p, i) ? -1 : 1; });
 }
+inline void repeat_halves(B8x32 a, B8x32 (&halves)[2]) {
+    halves[0] = make_bytes([x = lanes_of(a)](int i) { return x[i % 16]; });
+    halves[1] = make_bytes([x = lanes_of(a)](int i) { return x[16 + i % 16]; });
+}
+template <int G> inline B8x32 expand_signs(const B8x32 (&halves)[2]) {
+    const Bytes32 bytes = lanes_of(halves[G / 4]);
+    return expand_signs(&bytes[G % 4 * 4]);
+}
 inline B8x32 expand_nibble_tops(const void *p, uint8_t value) {
     return make_bytes([&](int i) { return bit_of(p, i / 8 * 4 + 3) ? 0 : value; });
 }

@@ -37,6 +37,18 @@ static inline B8x32 lookup16(const std::array<int8_t, 16> &table, B8x32 indices)
 static inline B8x32 expand_signs(const void *p) {
     return expand_bits(p, 0xFF) | splat_b8(1);
 }
+// The same from 32 bytes: bytes 4G to 4G+3. `halves` holds bytes 0-15 twice and bytes 16-31 twice.
+static inline void repeat_halves(B8x32 a, B8x32 (&halves)[2]) {
+    halves[0] = {_mm256_permute4x64_epi64(a.v, 0x44)};
+    halves[1] = {_mm256_permute4x64_epi64(a.v, 0xEE)};
+}
+template <int G> static inline B8x32 expand_signs(const B8x32 (&halves)[2]) {
+    constexpr long long ones = 0x0101010101010101, first = G % 4 * 4 * ones;
+    const __m256i spread = _mm256_shuffle_epi8(
+        halves[G / 4].v, _mm256_setr_epi64x(first, first + ones, first + 2 * ones, first + 3 * ones));
+    const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+    return {_mm256_or_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit), _mm256_set1_epi8(1))};
+}
 // Lanes 8i to 8i+7 are zero where the top bit of nibble i of the 2 bytes at p is set, else `value`.
 static inline B8x32 expand_nibble_tops(const void *p, uint8_t value) {
     int16_t word;
