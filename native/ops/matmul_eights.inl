@@ -92,13 +92,13 @@ template <class C, int R, int H>
 [[gnu::always_inline]] inline void sum_piece(const uint8_t *codes, const int8_t *activations, const int16_t *starts,
                                              I16x16 (&acc)[R][2]) {
     const I16x16 start0 = load_i16(starts), start1 = load_i16(starts + 16);
-    unrolled<R>([&]<int I>() {
+    unrolled<R>([&]<int I>() QUIPU_INLINE {
         acc[I][0] = start0;
         acc[I][1] = start1;
     });
-    unrolled<C::kDepth>([&]<int Step>() {
+    unrolled<C::kDepth>([&]<int Step>() QUIPU_INLINE {
         const B8x32 a0 = load_b8(activations + 64 * Step), a1 = load_b8(activations + 64 * Step + (H == 2 ? 32 : 0));
-        unrolled<R>([&]<int I>() {
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
             const B8x32 code = splat_4bytes(codes + I * kBlock + 4 * Step);
             acc[I][0] = pinned(acc[I][0] + dot_pairs(code, a0));
             if constexpr (H == 2)
@@ -112,7 +112,7 @@ template <int R, int H>
 [[gnu::always_inline]] inline void add_dots(const float *panel_scales, const float *row_scales, int row_stride,
                                             const I32x8 (&dots)[R][2], float *c) {
     const F32x8 s0 = load(panel_scales), s1 = load(panel_scales + 8);
-    unrolled<R>([&]<int I>() {
+    unrolled<R>([&]<int I>() QUIPU_INLINE {
         const F32x8 scale = splat_load(row_scales + I * row_stride);
         float *ci = c + I * kPanelTokens;
         store(ci, fma(to_f32(dots[I][0]) * s0, scale, load(ci)));
@@ -122,28 +122,51 @@ template <int R, int H>
     keep_in_memory(); // c has no registers to live in
 }
 
+// dots += (or =) the products of one piece, summed in int16 and multiplied by the integer scales of the rows.
+template <class C, int R, int H, bool kIsFirst>
+[[gnu::always_inline]] inline void dot_piece(const uint8_t *codes, const int8_t *activations, const int16_t *starts,
+                                             const int16_t *scales, I32x8 (&dots)[R][2]) {
+    const auto factor = [&](int i) QUIPU_INLINE {
+        return splat_i16(C::kScaling == Scaling::kIntPairs ? scales[i * 2 * kGroupsPerBlock] : int16_t(1));
+    };
+    const auto add = [](I32x8 &sum, I32x8 dot) QUIPU_INLINE { sum = pinned(kIsFirst ? dot : sum + dot); };
+    if constexpr (C::kDepth > 2) {
+        I16x16 acc[R][2];
+        sum_piece<C, R, H>(codes, activations, starts, acc);
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
+            add(dots[I][0], dot_pairs(acc[I][0], factor(I)));
+            if constexpr (H == 2)
+                add(dots[I][1], dot_pairs(acc[I][1], factor(I)));
+        });
+    } else { // so short that int16 sums need no registers of their own: row after row
+        static_assert(C::kDepth == 2);
+        const B8x32 a0 = load_b8(activations), a1 = load_b8(activations + (H == 2 ? 32 : 0)),
+                    b0 = load_b8(activations + 64), b1 = load_b8(activations + 64 + (H == 2 ? 32 : 0));
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
+            const B8x32 first = splat_4bytes(codes + I * kBlock), second = splat_4bytes(codes + I * kBlock + 4);
+            add(dots[I][0],
+                dot_pairs((dot_pairs(first, a0) + load_i16(starts)) + dot_pairs(second, b0), factor(I)));
+            if constexpr (H == 2)
+                add(dots[I][1],
+                    dot_pairs((dot_pairs(first, a1) + load_i16(starts + 16)) + dot_pairs(second, b1), factor(I)));
+        });
+    }
+}
+
 // c[row][16] += products of groups [0, num_groups).
 template <class C, int R, int H>
-[[gnu::noinline]] void multiply_eights(const CodeTile &tile, int r, const ActivationPanel &panel, const Starts &starts,
-                                       int num_groups, float *c) {
+[[gnu::noinline]] void multiply_eights(const CodeTile &tile, int r, const ActivationPanel &panel,
+                                                     const Starts &starts, int num_groups, float *c) {
     constexpr bool kFloatPairs = C::kScaling == Scaling::kFloatPairs;
     for (int g = 0; g < num_groups; g++) {
         I32x8 dots[R][2];
-        unrolled<C::kPieces>([&]<int Piece>() {
+        unrolled<C::kPieces>([&]<int Piece>() QUIPU_INLINE {
             constexpr int half = Piece * 2 / C::kPieces;
             constexpr bool is_first = Piece == 0 || (kFloatPairs && 2 * Piece == C::kPieces);
             constexpr bool is_last = Piece == C::kPieces - 1 || (kFloatPairs && 2 * Piece + 2 == C::kPieces);
-            I16x16 acc[R][2];
-            sum_piece<C, R, H>(&tile.codes[r][g * kGroup + 4 * C::kDepth * Piece],
-                               panel.codes[g * 8 + C::kDepth * Piece][0], starts[g * C::kPieces + Piece][0], acc);
-            unrolled<R>([&]<int I>() {
-                const I16x16 factor = splat_i16(
-                    C::kScaling == Scaling::kIntPairs ? tile.pair_scales[r + I][2 * g + half] : int16_t(1));
-                unrolled<H>([&]<int J>() {
-                    const I32x8 dot = dot_pairs(acc[I][J], factor);
-                    dots[I][J] = is_first ? dot : dots[I][J] + dot;
-                });
-            });
+            dot_piece<C, R, H, is_first>(&tile.codes[r][g * kGroup + 4 * C::kDepth * Piece],
+                                         panel.codes[g * 8 + C::kDepth * Piece][0], starts[g * C::kPieces + Piece][0],
+                                         &tile.pair_scales[r][2 * g + half], dots);
             if constexpr (is_last)
                 add_dots<R, H>(panel.scales[g], kFloatPairs ? &tile.offsets[r][2 * g + half] : &tile.scales[r][g],
                                kFloatPairs ? 2 * kGroupsPerBlock : kGroupsPerBlock, dots, c);
@@ -153,8 +176,8 @@ template <class C, int R, int H>
 
 // The same for codes with signs.
 template <int R, int H>
-[[gnu::noinline]] void multiply_signed_eights(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
-                                              float *c) {
+[[gnu::noinline]] void multiply_signed_eights(const CodeTile &tile, int r, const ActivationPanel &panel,
+                                                            int num_groups, float *c) {
     for (int g = 0; g < num_groups; g++) {
         I32x8 dots[R][2];
         sum_signed_products<R, H>(tile, r, panel, g * 8, 8, dots);
@@ -167,17 +190,17 @@ template <int R, int H>
 [[gnu::noinline]] void subtract_eight_offsets(const CodeTile &tile, int r, const float (*sums)[kPanelTokens], int count,
                                               float *c) {
     F32x8 acc[R][2];
-    unrolled<R>([&]<int I>() { acc[I][0] = acc[I][1] = zero_f32(); });
+    unrolled<R>([&]<int I>() QUIPU_INLINE { acc[I][0] = acc[I][1] = zero_f32(); });
     for (int g = 0; g < count; g++) {
         const F32x8 s0 = load(sums[g]), s1 = load(sums[g] + 8);
-        unrolled<R>([&]<int I>() {
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
             const F32x8 offset = splat_load(&tile.offsets[r + I][g]);
             acc[I][0] = fma(offset, s0, acc[I][0]);
             if constexpr (H == 2)
                 acc[I][1] = fma(offset, s1, acc[I][1]);
         });
     }
-    unrolled<R>([&]<int I>() {
+    unrolled<R>([&]<int I>() QUIPU_INLINE {
         float *ci = c + I * kPanelTokens;
         store(ci, load(ci) - acc[I][0]);
         if constexpr (H == 2)

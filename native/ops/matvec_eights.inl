@@ -61,7 +61,8 @@ template <class W> inline void prefetch_eight(const typename W::Block *blocks) {
         prefetch(ahead + line);
 }
 
-template <class W> inline F32x8 dot_row_eights(const typename W::Block *row, int total_groups, const ActivationRow &a) {
+template <class W>
+[[gnu::always_inline]] inline F32x8 dot_row_eights(const typename W::Block *row, int total_groups, const ActivationRow &a) {
     F32x8 acc = zero_f32(), correction = zero_f32();
     typename W::Block padded[blocks_per_eight<W>()];
     for (int g = 0; g < total_groups; g += kGroupsPerBlock) {
@@ -75,7 +76,7 @@ template <class W> inline F32x8 dot_row_eights(const typename W::Block *row, int
         typename W::State state;
         W::prepare(blocks, state);
         F32x8 sums[2];
-        unrolled<kGroupsPerBlock>([&]<int G>() {
+        unrolled<kGroupsPerBlock>([&]<int G>() QUIPU_INLINE {
             const B8x32 activations = load_b8(a.codes + (g + G) * kGroup);
             add_group<W, G>(dot_codes<W, G>(W::template codes<G>(blocks, state), activations, p), p, sums);
         });
@@ -86,7 +87,7 @@ template <class W> inline F32x8 dot_row_eights(const typename W::Block *row, int
 
 // Several tokens: codes are taken apart once.
 template <class W>
-inline void dot_row_eights(const typename W::Block *row, int total_groups, const ActivationRow *a, int num_tokens,
+[[gnu::noinline]] void dot_row_eights(const typename W::Block *row, int total_groups, const ActivationRow *a, int num_tokens,
                            F32x8 *results) {
     F32x8 acc[kMaxRowTokens], correction[kMaxRowTokens];
     for (int t = 0; t < num_tokens; t++)
@@ -102,7 +103,7 @@ inline void dot_row_eights(const typename W::Block *row, int total_groups, const
             store_i16(p.pair_scales, scales.pair_scales);
         typename W::State state;
         W::prepare(blocks, state);
-        unrolled<kGroupsPerBlock>([&]<int G>() {
+        unrolled<kGroupsPerBlock>([&]<int G>() QUIPU_INLINE {
             const EightCodes here = W::template codes<G>(blocks, state);
             store_b8(codes[G], here.codes);
             if constexpr (W::kMagnitudes)
@@ -111,7 +112,7 @@ inline void dot_row_eights(const typename W::Block *row, int total_groups, const
         for (int t = 0; t < num_tokens; t++) {
             correction[t] = multiply_scales<W>(scales, a[t], g, p, correction[t]);
             F32x8 sums[2];
-            unrolled<kGroupsPerBlock>([&]<int G>() {
+            unrolled<kGroupsPerBlock>([&]<int G>() QUIPU_INLINE {
                 const B8x32 activations = load_b8(a[t].codes + (g + G) * kGroup);
                 EightCodes here{load_b8(codes[G])};
                 if constexpr (W::kMagnitudes)
