@@ -2,14 +2,16 @@
 //
 // Integer sums are exact. Bytes u = code + c (c: kCentre, or kMaxCode where signs come apart) are multiplied by
 // activations a, |a| <= 127: a pair of products is at most 2 * 127 * max(u) <= 32767, so no product saturates. What is
-// summed in int16 starts at minus c times the sum of its activations, so that it ends at the sum of code * a, which fits
-// while 2 * depth * 127 * max|code| <= 32767. Sums in between may wrap: addition modulo 2^16 is exact all the same.
+// summed in int16 starts at minus c times the sum of its activations, so that it ends at the sum of code * a, which
+// fits while 2 * depth * 127 * max|code| <= 32767. Sums in between may wrap: addition modulo 2^16 is exact all the
+// same.
 #pragma once
 
 namespace quipu::QUIPU_ISA {
 namespace {
 
-// Codes that reach 127 with a sign cannot be shifted to bytes that do not saturate: they multiply by magnitude and sign.
+// Codes that reach 127 with a sign cannot be shifted to bytes that do not saturate: they multiply by magnitude and
+// sign.
 template <class W> constexpr bool keeps_signs() {
     return W::kMagnitudes && W::kMaxCode > 64;
 }
@@ -25,8 +27,7 @@ template <class W> constexpr int eights_depth() {
     return depth >= most ? most : depth >= 4 ? 4 : depth >= 2 ? 2 : 1;
 }
 
-template <class W>
-void unpack_eights(const Matrix &w, int row_begin, int num_rows, int first_group, CodeTile &tile) {
+template <class W> void unpack_eights(const Matrix &w, int row_begin, int num_rows, int first_group, CodeTile &tile) {
     const int total_groups = w.cols / kGroup;
     typename W::Block padded[blocks_per_eight<W>()];
     for (int r = 0; r < num_rows; r++) {
@@ -72,8 +73,8 @@ template <class W> using TileClassOf = TileClass<eights_depth<W>(), W::kScaling>
 // Where the int16 sums of a panel start: per piece, for two vectors of tokens.
 using Starts = int16_t[kBlock / 4][2][16];
 
-template <class C> [[gnu::noinline]] void start_sums(const ActivationPanel &panel, int num_groups, int centre,
-                                                     Starts &starts) {
+template <class C>
+[[gnu::noinline]] void start_sums(const ActivationPanel &panel, int num_groups, int centre, Starts &starts) {
     const B8x32 factor = splat_b8(static_cast<uint8_t>(centre));
     for (int piece = 0; piece < num_groups * C::kPieces; piece++) {
         I16x16 low = zero_i16(), high = zero_i16();
@@ -144,8 +145,7 @@ template <class C, int R, int H, bool kIsFirst>
                     b0 = load_b8(activations + 64), b1 = load_b8(activations + 64 + (H == 2 ? 32 : 0));
         unrolled<R>([&]<int I>() QUIPU_INLINE {
             const B8x32 first = splat_4bytes(codes + I * kBlock), second = splat_4bytes(codes + I * kBlock + 4);
-            add(dots[I][0],
-                dot_pairs((dot_pairs(first, a0) + load_i16(starts)) + dot_pairs(second, b0), factor(I)));
+            add(dots[I][0], dot_pairs((dot_pairs(first, a0) + load_i16(starts)) + dot_pairs(second, b0), factor(I)));
             if constexpr (H == 2)
                 add(dots[I][1],
                     dot_pairs((dot_pairs(first, a1) + load_i16(starts + 16)) + dot_pairs(second, b1), factor(I)));
@@ -155,8 +155,8 @@ template <class C, int R, int H, bool kIsFirst>
 
 // c[row][16] += products of groups [0, num_groups).
 template <class C, int R, int H>
-[[gnu::noinline]] void multiply_eights(const CodeTile &tile, int r, const ActivationPanel &panel,
-                                                     const Starts &starts, int num_groups, float *c) {
+[[gnu::noinline]] void multiply_eights(const CodeTile &tile, int r, const ActivationPanel &panel, const Starts &starts,
+                                       int num_groups, float *c) {
     constexpr bool kFloatPairs = C::kScaling == Scaling::kFloatPairs;
     for (int g = 0; g < num_groups; g++) {
         I32x8 dots[R][2];
@@ -174,13 +174,30 @@ template <class C, int R, int H>
     }
 }
 
-// The same for codes with signs.
+// The same for codes with signs, whose products fill an int16 at once: at most 2 * 127 * 127.
 template <int R, int H>
-[[gnu::noinline]] void multiply_signed_eights(const CodeTile &tile, int r, const ActivationPanel &panel,
-                                                            int num_groups, float *c) {
+[[gnu::noinline]] void multiply_signed_eights(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
+                                              float *c) {
+    const I16x16 one = splat_i16(1);
     for (int g = 0; g < num_groups; g++) {
+        const uint8_t *codes = &tile.codes[r][g * kGroup], *magnitudes = &tile.magnitudes[r][g * kGroup];
+        const int8_t *activations = panel.codes[g * 8][0];
         I32x8 dots[R][2];
-        sum_signed_products<R, H>(tile, r, panel, g * 8, 8, dots);
+        unrolled<8>([&]<int Step>() QUIPU_INLINE {
+            const B8x32 a0 = load_b8(activations + 64 * Step),
+                        a1 = load_b8(activations + 64 * Step + (H == 2 ? 32 : 0));
+            unrolled<R>([&]<int I>() QUIPU_INLINE {
+                const B8x32 code = splat_4bytes(codes + I * kBlock + 4 * Step),
+                            magnitude = splat_4bytes(magnitudes + I * kBlock + 4 * Step);
+                const auto add = [&](I32x8 &sum, B8x32 a) QUIPU_INLINE {
+                    const I32x8 dot = dot_pairs(dot_pairs(magnitude, apply_sign(a, code)), one);
+                    sum = pinned(Step == 0 ? dot : sum + dot);
+                };
+                add(dots[I][0], a0);
+                if constexpr (H == 2)
+                    add(dots[I][1], a1);
+            });
+        });
         add_dots<R, H>(panel.scales[g], &tile.scales[r][g], kGroupsPerBlock, dots, c);
     }
 }

@@ -123,8 +123,11 @@ void matvec_int8(const Matrix &w, int row_begin, int row_end, uint8_t *quantized
 inline float dot_f32(const float *a, const float *b, int n) {
     F32x8 acc[4] = {zero_f32(), zero_f32(), zero_f32(), zero_f32()};
     int i = 0;
-    for (; i + 32 <= n; i += 32)
+    for (; i + 32 <= n; i += 32) {
+        prefetch(reinterpret_cast<const uint8_t *>(a + i) + kPrefetchBytes);
+        prefetch(reinterpret_cast<const uint8_t *>(a + i + 16) + kPrefetchBytes);
         unrolled<4>([&]<int U>() { acc[U] = fma(load(a + i + 8 * U), load(b + i + 8 * U), acc[U]); });
+    }
     float rest = 0.0f;
     for (; i < n; i++)
         rest += a[i] * b[i];

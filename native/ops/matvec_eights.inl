@@ -25,13 +25,14 @@ inline F32x8 multiply_scales(const EightScales &s, const ActivationRow &a, int g
     store(out.products, s.scales * x);
     if constexpr (W::kScaling == Scaling::kIntPairs) {
         if constexpr (W::kCentre != 0) {
-            const F32x8 weighted = fma(low_f32(s.pair_scales), load(sums16), high_f32(s.pair_scales) * load(sums16 + 8));
+            const F32x8 weighted =
+                fma(low_f32(s.pair_scales), load(sums16), high_f32(s.pair_scales) * load(sums16 + 8));
             correction = fma(weighted, s.scales * centre, correction);
         }
         if constexpr (W::kOffsets)
             correction = fma(s.high_offsets, load(sums16 + 8), fma(s.offsets, load(sums16), correction));
     } else if constexpr (W::kOffsets || W::kCentre != 0) {
-        const F32x8 offsets = !W::kOffsets       ? s.scales * centre
+        const F32x8 offsets = !W::kOffsets      ? s.scales * centre
                               : W::kCentre == 0 ? s.offsets
                                                 : fma(s.scales, centre, s.offsets);
         correction = fma(offsets, load(a.sums32 + group), correction);
@@ -49,7 +50,8 @@ template <class W, int G> inline I32x8 dot_codes(EightCodes w, B8x32 activations
 
 // Adds group G to the sum of the even or of the odd groups.
 template <class W, int G> inline void add_group(I32x8 dot, const EightProducts &p, F32x8 (&sums)[2]) {
-    const F32x8 scale = W::kScaling == Scaling::kFloatPairs ? splat_pair(p.products + 2 * G) : splat_load(p.products + G);
+    const F32x8 scale =
+        W::kScaling == Scaling::kFloatPairs ? splat_pair(p.products + 2 * G) : splat_load(p.products + G);
     sums[G % 2] = G < 2 ? to_f32(dot) * scale : fma(to_f32(dot), scale, sums[G % 2]);
 }
 
@@ -62,7 +64,8 @@ template <class W> inline void prefetch_eight(const typename W::Block *blocks) {
 }
 
 template <class W>
-[[gnu::always_inline]] inline F32x8 dot_row_eights(const typename W::Block *row, int total_groups, const ActivationRow &a) {
+[[gnu::always_inline]] inline F32x8 dot_row_eights(const typename W::Block *row, int total_groups,
+                                                   const ActivationRow &a) {
     F32x8 acc = zero_f32(), correction = zero_f32();
     typename W::Block padded[blocks_per_eight<W>()];
     for (int g = 0; g < total_groups; g += kGroupsPerBlock) {
@@ -87,8 +90,8 @@ template <class W>
 
 // Several tokens: codes are taken apart once.
 template <class W>
-[[gnu::noinline]] void dot_row_eights(const typename W::Block *row, int total_groups, const ActivationRow *a, int num_tokens,
-                           F32x8 *results) {
+[[gnu::noinline]] void dot_row_eights(const typename W::Block *row, int total_groups, const ActivationRow *a,
+                                      int num_tokens, F32x8 *results) {
     F32x8 acc[kMaxRowTokens], correction[kMaxRowTokens];
     for (int t = 0; t < num_tokens; t++)
         acc[t] = correction[t] = zero_f32();

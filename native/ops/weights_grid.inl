@@ -54,8 +54,7 @@ struct WeightsIQ2_XXS : EightDefaults {
     }
     static void prepare(const Block *b, State &s) { repeat_halves(even_signs(load_odd_words(b->qs)), s.signs); }
     template <int G> static EightCodes codes(const Block *b, const State &s) {
-        return {load_entries(kIQ2XXSGrid, reinterpret_cast<const uint8_t *>(b->qs) + 8 * G),
-                expand_signs<G>(s.signs)};
+        return {load_entries(kIQ2XXSGrid, reinterpret_cast<const uint8_t *>(b->qs) + 8 * G), expand_signs<G>(s.signs)};
     }
 };
 
@@ -177,8 +176,8 @@ struct WeightsIQ1_M : EightDefaults {
     using State = IndexState;
     static EightScales scales(const Block *b) {
         // The four top nibbles of the scale words, lowest first, are the f16 scale of the block.
-        const uint32_t d = b->scales[0] >> 12 | (b->scales[1] >> 8 & 0xF0) | (b->scales[2] >> 4 & 0xF00) |
-                           (b->scales[3] & 0xF000);
+        const uint32_t d =
+            b->scales[0] >> 12 | (b->scales[1] >> 8 & 0xF0) | (b->scales[2] >> 4 & 0xF00) | (b->scales[3] & 0xF000);
         const I16x16 codes = shift_right<9>(spread_words(b->scales) * load_i16(kUpBy3)) & splat_i16(7);
         return {.scales = splat(f16_to_f32(static_cast<uint16_t>(d)) * 0.125f),
                 .pair_scales = codes + codes + splat_i16(1)};

@@ -80,8 +80,8 @@ constexpr std::array<uint8_t, 64> powers_of_3() {
 }
 inline constexpr std::array<uint8_t, 64> kPowersOf3 = powers_of_3();
 
-// A byte x is a fraction x / 256 whose base-3 digits are the codes: the first is x * 3 / 256 rounded down, the next that
-// of 3 x modulo 256. All bytes here have 128 subtracted, which multiplying by 3 modulo 256 leaves so, for signed
+// A byte x is a fraction x / 256 whose base-3 digits are the codes: the first is x * 3 / 256 rounded down, the next
+// that of 3 x modulo 256. All bytes here have 128 subtracted, which multiplying by 3 modulo 256 leaves so, for signed
 // comparisons: the digit is one more from 86 on and again from 171 on.
 struct WeightsTQ1_0 : EightDefaults {
     using Block = BlockTQ1_0;
@@ -105,7 +105,10 @@ struct WeightsTQ1_0 : EightDefaults {
             return digits_on<Times - 1>((x + x) + x);
     }
     template <int G> static EightCodes codes(const Block *, const State &s) {
-        const B8x32 x = G < 5 ? digits_on<G < 5 ? G : 0>(s.first) : G == 7 ? s.third : digits_on<G == 6 ? 2 : 0>(s.second);
+        const B8x32 x = G < 5                ? digits_on < G<5 ? G : 0>(s.first)
+                        : G == 7             ? s.third
+                        : digits_on < G == 6 ? 2
+                                             : 0 > (s.second);
         return {abs_b8(greater_than(x, splat_b8(85 - 128)) + greater_than(x, splat_b8(170 - 128)))};
     }
 };

@@ -60,8 +60,7 @@ inline B8x32 operator^(B8x32 a, B8x32 b) {
     return make_bytes([x = lanes_of(a), y = lanes_of(b)](int i) { return x[i] ^ y[i]; });
 }
 inline B8x32 greater_than(B8x32 a, B8x32 b) {
-    return make_bytes(
-        [x = lanes_of(a), y = lanes_of(b)](int i) { return int8_t(x[i]) > int8_t(y[i]) ? 0xFF : 0; });
+    return make_bytes([x = lanes_of(a), y = lanes_of(b)](int i) { return int8_t(x[i]) > int8_t(y[i]) ? 0xFF : 0; });
 }
 inline B8x32 multiply_bytes(B8x32 a, B8x32 b) {
     return make_bytes([x = lanes_of(a), y = lanes_of(b)](int i) { return x[i] * y[i]; });

@@ -158,19 +158,18 @@ static inline I16x16 load_q3_scales(const uint8_t *p) {
     int32_t high_bits;
     std::memcpy(&high_bits, p + 8, 4);
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
-    const __m128i low =
-        _mm_and_si128(_mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4)), _mm_set1_epi8(0x0F));
-    const __m128i high = _mm_and_si128(_mm_srlv_epi32(_mm_set1_epi32(high_bits), _mm_setr_epi32(0, 2, 4, 6)),
-                                       _mm_set1_epi8(3));
+    const __m128i low = _mm_and_si128(_mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4)), _mm_set1_epi8(0x0F));
+    const __m128i high =
+        _mm_and_si128(_mm_srlv_epi32(_mm_set1_epi32(high_bits), _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi8(3));
     return {_mm256_cvtepu8_epi16(_mm_or_si128(low, _mm_slli_epi16(high, 4)))};
 }
 // p[0] in lanes 0-7, p[1] in lanes 8-15.
 static inline I16x16 splat_pair(const int16_t *p) {
     int32_t pair;
     std::memcpy(&pair, p, 4);
-    return {_mm256_shuffle_epi8(_mm256_set1_epi32(pair), _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0,
-                                                                          1, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3,
-                                                                          2, 3))};
+    return {
+        _mm256_shuffle_epi8(_mm256_set1_epi32(pair), _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2,
+                                                                      3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3))};
 }
 // Lanes in 0-255 as bytes, those of a first.
 static inline B8x32 pack_bytes(I16x16 a, I16x16 b) {
@@ -267,8 +266,7 @@ static inline void gather_ue4m3_halves(const uint8_t *p, int64_t stride, F32x8 &
     };
     const __m128i bytes = _mm_setr_epi32(at(0), at(1), at(2), at(3));
     const __m128i valid = _mm_andnot_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7F)), bytes);
-    const __m256i halves =
-        _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_and_si128(valid, _mm_set1_epi8(0x7F))), 7);
+    const __m256i halves = _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_and_si128(valid, _mm_set1_epi8(0x7F))), 7);
     const __m256 factor = _mm256_set1_ps(128.0f);
     low = {_mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), factor)};
     high = {_mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1)), factor)};
