@@ -20,7 +20,7 @@ alignas(64) inline constexpr auto kShiftedIQ1Grid = changed_grid<1, 1>(kIQ1SGrid
 inline B8x32 complete_signs(B8x32 bits) {
     static constexpr std::array<int8_t, 16> kOddNibbles = {0,    -128, -128, 0,    -128, 0,    0,    -128,
                                                            -128, 0,    0,    -128, 0,    -128, -128, 0};
-    return bits | lookup16(kOddNibbles, (bits ^ shift_right<4>(bits)) & splat_b8(0x0F));
+    return bits | lookup_levels(kOddNibbles, (bits ^ shift_right<4>(bits)) & splat_b8(0x0F));
 }
 
 // Words of four sign fields of 7 bits, the top four bits ignored, as 32 sign bytes.

@@ -38,7 +38,7 @@ inline constexpr auto kIQ4Table = table_of(kIQ4NLLevels, 0);
 inline constexpr auto kE2M1Table = table_of(kE2M1DoubledLevels, 12);
 
 inline EightCodes iq4_codes(const uint8_t *qs) {
-    const B8x32 levels = lookup16(kIQ4Table, split_nibbles(qs));
+    const B8x32 levels = lookup_levels(kIQ4Table, split_nibbles(qs));
     return {abs_b8(levels), levels};
 }
 
@@ -55,7 +55,7 @@ struct WeightsMXFP4 : EightDefaults {
     static constexpr int kGroups = 1, kMaxCode = 24, kCentre = 12;
     static EightScales scales(const Block *b) { return {.scales = gather_e8m0_halves(&b->e, sizeof(Block))}; }
     template <int G> static EightCodes codes(const Block *b, const State &) {
-        return {lookup16(kE2M1Table, split_nibbles(b[G].qs))};
+        return {lookup_levels(kE2M1Table, split_nibbles(b[G].qs))};
     }
 };
 
@@ -69,7 +69,7 @@ struct WeightsNVFP4 : EightDefaults {
         return result;
     }
     template <int G> static EightCodes codes(const Block *b, const State &) {
-        return {lookup16(kE2M1Table, split_nibbles_of_8(b[G / 2].qs + 16 * (G % 2)))};
+        return {lookup_levels(kE2M1Table, split_nibbles_of_8(b[G / 2].qs + 16 * (G % 2)))};
     }
 };
 

@@ -51,7 +51,7 @@ struct WeightsIQ4_XS : EightDefaults {
         uint32_t low_bits;
         std::memcpy(&low_bits, b->scales_l, 4);
         const I32x8 low = spread_fields<4>(low_bits) & splat_i32(15), high = spread_fields<2>(b->scales_h);
-        const I32x8 integers = (low | shift_left<4>(high & splat_i32(3))) - splat_i32(32);
+        const I32x8 integers = (low | shift_left<4>(high & splat_i32(3))) + splat_i32(uint32_t(-32));
         return {.scales = to_f32(integers) * splat(f16_to_f32(b->d))};
     }
     template <int G> static EightCodes codes(const Block *b, const State &) { return iq4_codes(b->qs + 16 * G); }

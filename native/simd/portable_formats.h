@@ -65,7 +65,7 @@ inline B8x32 greater_than(B8x32 a, B8x32 b) {
 inline B8x32 multiply_bytes(B8x32 a, B8x32 b) {
     return make_bytes([x = lanes_of(a), y = lanes_of(b)](int i) { return x[i] * y[i]; });
 }
-inline B8x32 lookup16(const std::array<int8_t, 16> &table, B8x32 indices) {
+inline B8x32 lookup_levels(const std::array<int8_t, 16> &table, B8x32 indices) {
     return make_bytes([&, x = lanes_of(indices)](int i) { return table[x[i] & 15]; });
 }
 inline int bit_of(const void *p, int i) {
@@ -164,9 +164,6 @@ inline I32x8 load_i32(const void *p) {
 }
 inline I32x8 splat_i32(uint32_t x) {
     return make_i32([&](int) { return x; });
-}
-inline I32x8 operator-(I32x8 a, I32x8 b) {
-    return make_i32([x = lanes_of(a), y = lanes_of(b)](int i) { return x[i] - y[i]; });
 }
 inline I32x8 operator&(I32x8 a, I32x8 b) {
     return make_i32([x = lanes_of(a), y = lanes_of(b)](int i) { return x[i] & y[i]; });

@@ -1,12 +1,11 @@
 // The part of the vector vocabulary that block formats need to take their codes apart: wider integer arithmetic, small
-// tables, grids, bit fields. `simd/portable_formats.h` gives the same for instruction sets without a file like this.
+// tables, grids, bit fields. Included after vec.h and the definition of QUIPU_ISA. `simd/portable_formats.h` gives the
+// same for instruction sets without a file like this.
 #pragma once
-
-#include "simd/avx2/vec.h"
 
 #include <array>
 
-namespace quipu::avx2 {
+namespace quipu::QUIPU_ISA {
 
 // --- bytes -----------------------------------------------------------------------------------------------------------
 static inline B8x32 operator+(B8x32 a, B8x32 b) {
@@ -29,7 +28,7 @@ static inline B8x32 multiply_bytes(B8x32 a, B8x32 b) {
     return {_mm256_or_si256(_mm256_and_si256(even, _mm256_set1_epi16(0xFF)), _mm256_slli_epi16(odd, 8))};
 }
 // table[i] for indices 0-15.
-static inline B8x32 lookup16(const std::array<int8_t, 16> &table, B8x32 indices) {
+static inline B8x32 lookup_levels(const std::array<int8_t, 16> &table, B8x32 indices) {
     const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(table.data())));
     return {_mm256_shuffle_epi8(both, indices.v)};
 }
@@ -189,9 +188,6 @@ static inline I32x8 load_i32(const void *p) {
 static inline I32x8 splat_i32(uint32_t x) {
     return {_mm256_set1_epi32(static_cast<int>(x))};
 }
-static inline I32x8 operator-(I32x8 a, I32x8 b) {
-    return {_mm256_sub_epi32(a.v, b.v)};
-}
 static inline I32x8 operator&(I32x8 a, I32x8 b) {
     return {_mm256_and_si256(a.v, b.v)};
 }
@@ -272,4 +268,4 @@ static inline void gather_ue4m3_halves(const uint8_t *p, int64_t stride, F32x8 &
     high = {_mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1)), factor)};
 }
 
-} // namespace quipu::avx2
+} // namespace quipu::QUIPU_ISA
