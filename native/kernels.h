@@ -6,15 +6,40 @@
 
 namespace quipu {
 
-// Weight types whose dot products run on int8 activations; all others are unpacked to float first.
+// Weight types whose dot products run on int8 activations; all others are unpacked to float first. An instruction set
+// has a trait WeightsX for each type X.
+#define QUIPU_INT8_TYPES(TYPE)                                                                                         \
+    TYPE(Q4_0)                                                                                                         \
+    TYPE(Q4_1)                                                                                                         \
+    TYPE(Q5_0)                                                                                                         \
+    TYPE(Q5_1)                                                                                                         \
+    TYPE(Q8_0)                                                                                                         \
+    TYPE(Q2_K)                                                                                                         \
+    TYPE(Q3_K)                                                                                                         \
+    TYPE(Q4_K)                                                                                                         \
+    TYPE(Q5_K)                                                                                                         \
+    TYPE(Q6_K)                                                                                                         \
+    TYPE(IQ1_S)                                                                                                        \
+    TYPE(IQ1_M)                                                                                                        \
+    TYPE(IQ2_XXS)                                                                                                      \
+    TYPE(IQ2_XS)                                                                                                       \
+    TYPE(IQ2_S)                                                                                                        \
+    TYPE(IQ3_XXS)                                                                                                      \
+    TYPE(IQ3_S)                                                                                                        \
+    TYPE(IQ4_NL)                                                                                                       \
+    TYPE(IQ4_XS)                                                                                                       \
+    TYPE(TQ1_0)                                                                                                        \
+    TYPE(TQ2_0)                                                                                                        \
+    TYPE(MXFP4)                                                                                                        \
+    TYPE(NVFP4)                                                                                                        \
+    TYPE(Q1_0)                                                                                                         \
+    TYPE(Q2_0)
+
 constexpr bool runs_on_int8(int type) {
     switch (type) {
-    case kQ4_0:
-    case kQ5_0:
-    case kQ8_0:
-    case kQ4_K:
-    case kQ5_K:
-    case kQ6_K:
+#define QUIPU_CASE(X) case k##X:
+        QUIPU_INT8_TYPES(QUIPU_CASE)
+#undef QUIPU_CASE
         return true;
     default:
         return false;

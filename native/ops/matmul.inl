@@ -253,6 +253,14 @@ void matmul_tile_float(const Matrix &w, int row_begin, int num_rows, const Float
     }
 }
 
+} // namespace
+} // namespace quipu::QUIPU_ISA
+
+#include "ops/matmul_eights.inl"
+
+namespace quipu::QUIPU_ISA {
+namespace {
+
 void matmul_tile(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels,
                  const FloatPanel *float_panels, int num_tokens, float *c, uint8_t *scratch) {
     std::memset(c, 0, sizeof(float) * num_panels(num_tokens) * kTileRows * kPanelTokens);
@@ -260,7 +268,11 @@ void matmul_tile(const Matrix &w, int row_begin, int num_rows, const ActivationP
         return matmul_tile_float(w, row_begin, num_rows, float_panels, num_tokens, c,
                                  reinterpret_cast<float *>(scratch));
     with_int8_weights(w.type, [&]<class W>(W) {
-        matmul_tile_int8<W>(w, row_begin, num_rows, panels, num_tokens, c, *reinterpret_cast<CodeTile *>(scratch));
+        CodeTile &tile = *reinterpret_cast<CodeTile *>(scratch);
+        if constexpr (reads_eights<W>())
+            matmul_tile_eights<W>(w, row_begin, num_rows, panels, num_tokens, c, tile);
+        else
+            matmul_tile_int8<W>(w, row_begin, num_rows, panels, num_tokens, c, tile);
     });
 }
 

@@ -123,8 +123,11 @@ void matvec_int8(const Matrix &w, int row_begin, int row_end, uint8_t *quantized
 inline float dot_f32(const float *a, const float *b, int n) {
     F32x8 acc[4] = {zero_f32(), zero_f32(), zero_f32(), zero_f32()};
     int i = 0;
-    for (; i + 32 <= n; i += 32)
+    for (; i + 32 <= n; i += 32) {
+        prefetch(reinterpret_cast<const uint8_t *>(a + i) + kPrefetchBytes);
+        prefetch(reinterpret_cast<const uint8_t *>(a + i + 16) + kPrefetchBytes);
         unrolled<4>([&]<int U>() { acc[U] = fma(load(a + i + 8 * U), load(b + i + 8 * U), acc[U]); });
+    }
     float rest = 0.0f;
     for (; i < n; i++)
         rest += a[i] * b[i];
@@ -193,8 +196,12 @@ void matvec(const Matrix &w, int row_begin, int row_end, const float *x, int64_t
             int num_tokens, float *out, int64_t out_stride, float *scratch) {
     if (!runs_on_int8(w.type))
         return matvec_float(w, row_begin, row_end, x, x_stride, num_tokens, out, out_stride, scratch);
-    with_int8_weights(
-        w.type, [&]<class W>(W) { matvec_int8<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride); });
+    with_int8_weights(w.type, [&]<class W>(W) {
+        if constexpr (reads_eights<W>())
+            matvec_eights<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride);
+        else
+            matvec_int8<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride);
+    });
 }
 
 } // namespace

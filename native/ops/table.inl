@@ -4,6 +4,8 @@
 #include "ops/weights.inl"
 
 #include "ops/elementwise.inl"
+#include "ops/matvec_eights.inl"
+
 #include "ops/matvec.inl"
 
 #include "ops/matmul.inl"

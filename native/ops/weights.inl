@@ -6,7 +6,16 @@
 //   d,
 //                                            an int8 scale per 16 values multiplies the code, offsets per 16 values)
 // kSigned: codes are signed and have no offset. kMaxCode bounds unsigned codes and so how many products fit an int16.
+// The other formats have traits of another shape, see weights_eights.inl.
 #pragma once
+
+#include "ops/weights_eights.inl"
+
+#include "ops/weights_short.inl"
+
+#include "ops/weights_super.inl"
+
+#include "ops/weights_grid.inl"
 
 namespace quipu::QUIPU_ISA {
 namespace {
@@ -133,27 +142,19 @@ inline void decode_groups(const typename W::Block *blocks, int num_groups, float
 }
 
 // Calls f.template operator()<G>() for G in [0, N).
-template <int N, class F> inline void unrolled(F f) {
-    [&]<int... G>(std::integer_sequence<int, G...>) {
-        (f.template operator()<G>(), ...);
-    }(std::make_integer_sequence<int, N>{});
+template <int N, class F> [[gnu::always_inline]] inline void unrolled(F f) {
+    [&]<int... G>(std::integer_sequence<int, G...>)
+        __attribute__((always_inline)) { (f.template operator()<G>(), ...); }(std::make_integer_sequence<int, N>{});
 }
 
 // Runs f with the trait of an int8-ready type.
 template <class F> inline void with_int8_weights(int type, F f) {
     switch (type) {
-    case kQ4_0:
-        return f(WeightsQ4_0{});
-    case kQ5_0:
-        return f(WeightsQ5_0{});
-    case kQ8_0:
-        return f(WeightsQ8_0{});
-    case kQ4_K:
-        return f(WeightsQ4_K{});
-    case kQ5_K:
-        return f(WeightsQ5_K{});
-    case kQ6_K:
-        return f(WeightsQ6_K{});
+#define QUIPU_CASE(X)                                                                                                  \
+    case k##X:                                                                                                         \
+        return f(Weights##X{});
+        QUIPU_INT8_TYPES(QUIPU_CASE)
+#undef QUIPU_CASE
     }
 }
 

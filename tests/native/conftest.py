@@ -25,12 +25,35 @@ SCALE_OFFSETS = {
     GGMLType.Q4_K: [0, 2],
     GGMLType.Q5_K: [0, 2],
     GGMLType.Q6_K: [208],
+    GGMLType.IQ1_S: [0],
+    GGMLType.IQ1_M: [],  # scattered over the top nibbles of four words
+    GGMLType.IQ2_XXS: [0],
+    GGMLType.IQ2_XS: [0],
+    GGMLType.IQ2_S: [0],
+    GGMLType.IQ3_XXS: [0],
+    GGMLType.IQ3_S: [0],
     GGMLType.IQ4_NL: [0],
     GGMLType.IQ4_XS: [0],
-    GGMLType.IQ2_XXS: [0],
-    GGMLType.IQ3_S: [0],
+    GGMLType.TQ1_0: [52],
     GGMLType.TQ2_0: [64],
+    GGMLType.MXFP4: [],  # bytes are always finite scales, if extreme ones
+    GGMLType.NVFP4: [],
+    GGMLType.Q1_0: [0],
+    GGMLType.Q2_0: [0],
 }
+
+
+def set_scales(blocks: NDArray[np.uint8], weight_type: GGMLType, scales: NDArray[np.float16]) -> None:
+    """Give blocks [..., block bytes] the float16 scales [...]; MXFP4 gets the powers of two below them."""
+    for offset in SCALE_OFFSETS[weight_type]:
+        blocks[..., offset : offset + 2] = scales[..., None].view(np.uint8)
+    if weight_type == GGMLType.IQ1_M:
+        bits = scales.view(np.uint16)
+        for i in range(4):
+            nibble = (bits >> (4 * i) & 15).astype(np.uint8)
+            blocks[..., 49 + 2 * i] = blocks[..., 49 + 2 * i] & 15 | nibble << 4
+    if weight_type == GGMLType.MXFP4:
+        blocks[..., 0] = np.frexp(scales.astype(np.float32))[1] + 127
 
 
 def random_weight(
@@ -46,9 +69,7 @@ def random_weight(
         data = words.astype(np.uint16).view(np.uint8)
     else:
         blocks = rng.integers(0, 256, (rows, cols // weight_type.block_size, weight_type.block_bytes), dtype=np.uint8)
-        for offset in SCALE_OFFSETS[weight_type]:
-            scales = rng.uniform(0.001, 0.01, blocks.shape[:2]).astype(np.float16)
-            blocks[:, :, offset : offset + 2] = scales[..., None].view(np.uint8)
+        set_scales(blocks, weight_type, rng.uniform(0.001, 0.01, blocks.shape[:2]).astype(np.float16))
         data = blocks.reshape(rows, -1)
     data = np.ascontiguousarray(data.reshape(rows, -1))
     return Weight(name, weight_type, (rows, cols), data), dequantize(data, weight_type)

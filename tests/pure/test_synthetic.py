@@ -18,7 +18,7 @@ from quipu.tokenizer import Tokenizer
 
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 TYPES += ["IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"]
-TYPES += ["Q1_0", "Q2_0", "Q4_K_M", "Q4_K_S", "Q5_K_M"]
+TYPES += ["IQ1_M", "MXFP4", "NVFP4", "Q1_0", "Q2_0", "Q4_K_M", "Q4_K_S", "Q5_K_M"]
 
 
 @pytest.fixture(scope="module", params=TYPES)

@@ -7,9 +7,12 @@
 
 #include "blocks.h"
 #include "formats/formats.h"
+#include "formats/grids.h"
+#include "formats/iq_quants.h"
 #include "formats/scalar_float.h"
 #include "kernels.h"
 #include "simd/scalar/vec.h"
 
 #define QUIPU_ISA scalar
+#include "simd/portable_formats.h"
 #include "ops/table.inl"

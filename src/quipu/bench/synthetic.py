@@ -49,6 +49,10 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "llama-1b": Shape(
             "llama", 16, 2048, 8192, 32, 8, 64, 128256, 280147, 256, 131072, 500000.0, "llama-bpe", False, True
         ),
+        # A quarter of its layers and of its vocabulary: what a type costs, without a gigabyte for each type.
+        "llama-1b-short": Shape(
+            "llama", 4, 2048, 8192, 32, 8, 64, 32000, 31488, 256, 131072, 500000.0, "llama-bpe", False, True
+        ),
         "qwen2-0.5b": Shape(
             "qwen2", 24, 896, 4864, 14, 2, 64, 151936, 151387, 293, 32768, 1000000.0, "qwen2", True, False
         ),
@@ -99,6 +103,9 @@ _SCALES: Mapping[GGMLType, tuple[tuple[int, float], ...]] = MappingProxyType(
         GGMLType.IQ3_XXS: ((0, 1.0),),
         GGMLType.IQ3_S: ((0, 1.0),),
         GGMLType.IQ1_S: ((0, 1.0),),
+        GGMLType.IQ1_M: (),  # these three: see _set_scales
+        GGMLType.MXFP4: (),
+        GGMLType.NVFP4: (),
         GGMLType.IQ4_NL: ((0, 1.0),),
         GGMLType.IQ4_XS: ((0, 1.0),),
         GGMLType.TQ1_0: ((52, 1.0),),
@@ -237,6 +244,16 @@ def _random_blocks(weight_type: GGMLType, rng: np.random.Generator) -> NDArray[n
 def _set_scales(blocks: NDArray[np.uint8], weight_type: GGMLType, scale: float) -> None:
     for offset, factor in _SCALES[weight_type]:
         blocks[..., offset : offset + 2] = np.array([scale * factor], np.float16).view(np.uint8)
+    if weight_type == GGMLType.IQ1_M:  # the nibbles of a half on top of four words
+        nibbles = np.array([scale], np.float16).view(np.uint16) >> np.array([0, 4, 8, 12], np.uint16) & 15
+        blocks[..., 49:56:2] = blocks[..., 49:56:2] & 15 | (nibbles << 4).astype(np.uint8)
+    elif weight_type == GGMLType.MXFP4:  # the nearest power of two, halved
+        blocks[..., 0] = 128 + round(np.log2(scale))
+    elif weight_type == GGMLType.NVFP4:  # the nearest of the scales that one byte holds, halved
+        codes = np.arange(127, dtype=np.uint8)
+        probe = np.zeros((127, 36), np.uint8)
+        probe[:, :4], probe[:, 4:] = codes[:, np.newaxis], 0x11  # code 1 stands for the scale
+        blocks[..., :4] = codes[np.argmin(np.abs(dequantize(probe, weight_type)[:, 0] - scale))]
 
 
 def _metadata(sizes: Shape, shape: str, type_name: str) -> dict[str, Any]:
