@@ -243,9 +243,7 @@ def swiglu(gate: Array, up: Array) -> Array:
     return (gate * sigmoid * up).astype(np.float32)
 
 
-def choose_experts(
-    logits: Array, num_used: int, *, normalize: bool
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def choose_experts(logits: Array, num_used: int, *, normalize: bool) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """The experts of each token and their weights, both [n, num_used], likeliest first.
 
     Args:
