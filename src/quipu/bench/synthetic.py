@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from quipu.quant import dequantize
 Progress = Callable[[int, int], None]
 
 
-class ExpertSizes(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ExpertSizes:
     """Experts of a layer, how many of them a token uses, and the inner size of one."""
 
     count: int
