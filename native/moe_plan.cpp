@@ -134,7 +134,7 @@ void MoeWorkspace::plan(const MoeLayer &layer, int num_tokens) {
         int64_t bytes_per_row = 0;
         for (const Group &group : groups)
             bytes_per_row += layer.expert(group.expert).down.row_bytes;
-        down_step = static_cast<int>(std::clamp<int64_t>(2 * kUnitBytes / bytes_per_row, 4, kMaxRowUnit));
+        down_step = static_cast<int>(std::clamp<int64_t>(2 * kUnitBytes / bytes_per_row, 8, kMaxRowUnit)) / 8 * 8;
     } else {
         // Several tiles at a time meet each panel while it is in the near caches.
         down_step = kTileRows * std::clamp(layer.width() / (kTileRows * 8 * num_threads_), 1, 4);

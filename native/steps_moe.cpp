@@ -23,6 +23,14 @@ Matrix slice_rows(Matrix w, int begin, int end) {
     return w;
 }
 
+// Asks for the first rows of a matrix while another one is being read: the row kernels look ahead in their own rows
+// only.
+void prefetch_start(const Matrix &w) {
+    constexpr int kBytes = 2048;
+    for (int i = 0; i < kBytes; i += 64)
+        __builtin_prefetch(w.data + i);
+}
+
 int64_t tile_floats(int num_tokens) {
     return int64_t(num_panels(num_tokens)) * kTileRows * kPanelTokens;
 }
@@ -245,9 +253,10 @@ class MoeGateUp final : public MoeStep {
             x = floats;
             quantized = gathered;
         }
-        kernels_.matvec(slice_rows(expert.gate, begin, end), 0, rows, x, width, quantized, n, gate, kMaxRowUnit,
-                        scratch);
-        kernels_.matvec(slice_rows(expert.up, begin, end), 0, rows, x, width, quantized, n, up, kMaxRowUnit, scratch);
+        const Matrix gate_rows = slice_rows(expert.gate, begin, end), up_rows = slice_rows(expert.up, begin, end);
+        prefetch_start(up_rows);
+        kernels_.matvec(gate_rows, 0, rows, x, width, quantized, n, gate, kMaxRowUnit, scratch);
+        kernels_.matvec(up_rows, 0, rows, x, width, quantized, n, up, kMaxRowUnit, scratch);
         for (int t = 0; t < n; t++) {
             float *row = gate + t * kMaxRowUnit;
             kernels_.swiglu(row, up + t * kMaxRowUnit, row, rows);
@@ -374,8 +383,11 @@ class MoeDown final : public MoeStep {
             else if (out != values_.residual.row(token))
                 std::memcpy(out + begin, values_.residual.row(token) + begin, sizeof(float) * (end - begin));
         }
-        for (const Group &group : space_.groups) {
+        for (size_t i = 0; i < space_.groups.size(); i++) {
+            const Group &group = space_.groups[i];
             const Matrix down = layer_.expert(group.expert).down;
+            if (i + 1 < space_.groups.size())
+                prefetch_start(slice_rows(layer_.expert(space_.groups[i + 1].expert).down, begin, end));
             if (group.as_rows)
                 add_rows(group, down, begin, end, worker.scratch);
             else

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -302,3 +305,13 @@ def test_a_step_without_outputs_computes_nothing(backend: CPUBackend) -> None:
         expected = expected_of(case)[wanted]
         assert got.shape == expected.shape
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_scalar_kernels_pass_the_same_tests() -> None:
+    if os.environ.get("QUIPU_INSTRUCTION_SET") == "scalar":
+        pytest.skip("already running on the scalar kernels")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "not numpy", __file__]
+    done = subprocess.run(
+        command, env={**os.environ, "QUIPU_INSTRUCTION_SET": "scalar"}, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
