@@ -35,6 +35,11 @@ int64_t tile_floats(int num_tokens) {
     return int64_t(num_panels(num_tokens)) * kTileRows * kPanelTokens;
 }
 
+// What follows copies activations part by part, so it has to know every part.
+static_assert(sizeof(ActivationRow) == 4 * sizeof(void *));
+static_assert(sizeof(ActivationPanel) == sizeof(ActivationPanel::codes) + sizeof(ActivationPanel::scales) +
+                                             sizeof(ActivationPanel::sums32) + sizeof(ActivationPanel::sums16));
+
 void gather_codes(const ActivationRow *rows, int count, int block, ActivationPanel &panel) {
     if (count < kPanelTokens)
         std::memset(&panel, 0, sizeof(panel));
