@@ -62,7 +62,8 @@ class ModelSize:
 
     Attributes:
         file_bytes: the whole file, all shards.
-        decode_bytes: weights read for one generated token: all but the rows of the embedding table not looked up.
+        decode_bytes: weights read for one generated token: all but the rows of the embedding table not looked up and
+            the experts not used.
         prompt_multiply_adds: per prompt token, without attention and the output matrix (wanted once per prompt).
         attention_multiply_adds: per pair of query and earlier key, over all layers.
         kv_bytes_per_token: f16 keys and values.
@@ -82,13 +83,16 @@ def measure_model(path: Path) -> ModelSize:
     with GGUFReader(path) as reader:
         tensors = reader.tensors
         ends = ("token_embd.weight", "output.weight")
-        matrices = [info for name, info in tensors.items() if len(info.shape) == 2 and name not in ends]
-        num_layers = ModelKeys(reader.metadata).integer("block_count")
+        matrices = [info for name, info in tensors.items() if len(info.shape) >= 2 and name not in ends]
+        keys = ModelKeys(reader.metadata)
+        num_layers, num_used = keys.integer("block_count"), keys.integer("expert_used_count", 1)
         queries = tensors["blk.0.attn_q.weight"].shape[1]  # heads x key length; values are as wide
         return ModelSize(
             file_bytes=reader.file_bytes,
             decode_bytes=weight_bytes_per_token(reader),
-            prompt_multiply_adds=sum(info.shape[0] * info.shape[1] for info in matrices),
+            prompt_multiply_adds=sum(
+                info.shape[0] * info.shape[1] * (num_used if len(info.shape) == 3 else 1) for info in matrices
+            ),
             attention_multiply_adds=2 * num_layers * queries,
             kv_bytes_per_token=cache_bytes_per_position(reader),
             vocab_size=tensors["token_embd.weight"].shape[1],

@@ -66,6 +66,7 @@ NB_MODULE(_native, m) {
         nb::arg("num_threads"), nb::arg("num_bytes"), nb::arg("repeats"),
         "For each way of reading: (name, best bytes per second).");
     bind_program(m, kernels_in_use);
+    bind_moe(m);
     bind_formats(m);
     bind_sample(m);
 }

@@ -84,6 +84,7 @@ class Program {
 
     const Kernels &kernels() const { return kernels_; }
     int max_tokens() const { return max_tokens_; }
+    int num_threads() const { return team_->num_threads(); }
     int num_steps() const { return static_cast<int>(steps_.size()); }
 
     // Reserves memory that lives as long as the program.

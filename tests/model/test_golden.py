@@ -21,7 +21,7 @@ from quipu.backends.program import Backend, Batch, Executable, KVStorage, Record
 from quipu.backends.reference import ReferenceBackend
 from quipu.errors import UnsupportedModelError
 from quipu.gguf import GGMLType, GGUFReader
-from quipu.models import Model, load_model
+from quipu.models import ARCHITECTURES, Model, load_model
 
 STEMS = [
     "llama-F16",
@@ -45,7 +45,12 @@ STEMS = [
     "qwen2-Q8_0",
     "qwen2-Q4_K_M",
     "qwen3-Q4_K_M",
+    "mixtral-Q4_K_M",
+    "qwen2moe-Q4_K_M",
 ]
+# Tokens whose second and third expert are so close (0.008 in the exact logits) that rounded activations may swap them,
+# which moves the whole row. Runs that do not round are compared on them too.
+NEAR_TIES = {"qwen2moe-Q4_K_M": [10]}
 EXACT_ERROR = 0.001  # what the exact run's own rounding amounts to, with some room
 PAGE_SIZE = 16
 MAX_TOKENS = 96
@@ -130,36 +135,41 @@ def run_whole(
     return executable.run(make_batch([(tokens, 0)], [pages]), kv).copy()
 
 
+def compared(logits: NDArray[np.float32], stem: str) -> NDArray[np.float32]:
+    """The rows that a run with rounded activations is compared on."""
+    return np.delete(logits, NEAR_TIES.get(stem, []), axis=0)
+
+
 @pytest.mark.parametrize("stem", STEMS)
 def test_logits(backend: Backend, stem: str) -> None:
     tokens, llama_cpp, exact = golden_arrays(stem)
-    error = relative_error(run_whole(backend, golden_model(stem), tokens), exact)
+    got = run_whole(backend, golden_model(stem), tokens)
     if backend.name == "reference":
-        assert error <= EXACT_ERROR
+        assert relative_error(got, exact) <= EXACT_ERROR
     else:
-        assert error <= 1.1 * relative_error(llama_cpp, exact)
+        error = relative_error(compared(got, stem), compared(exact, stem))
+        assert error <= 1.1 * relative_error(compared(llama_cpp, stem), compared(exact, stem))
 
 
-def test_every_dense_golden_file_of_our_architectures_is_tested() -> None:
+def test_every_golden_file_of_our_architectures_is_tested() -> None:
     stems = set()
     for path in golden_folder().glob("*.gguf"):
         with GGUFReader(path) as reader:
-            architecture = reader.metadata["general.architecture"]
-            if architecture in ("llama", "qwen2", "qwen3") and "blk.0.ffn_gate.weight" in reader.tensors:
+            if reader.metadata["general.architecture"] in ARCHITECTURES:
                 stems.add(path.stem)
     assert stems == set(STEMS)
 
 
 @pytest.mark.parametrize(
     ("stem", "named"),
-    [("mixtral-Q4_K_M", "llama.expert_count"), ("gemma-Q4_K_M", "gemma"), ("qwen2vl-Q4_K_M", "qwen2vl")],
+    [("gpt-oss-MXFP4_MOE", "gpt-oss"), ("gemma-Q4_K_M", "gemma"), ("qwen2vl-Q4_K_M", "qwen2vl")],
 )
 def test_files_beyond_these_architectures_are_refused_by_name(stem: str, named: str) -> None:
     with GGUFReader(golden_folder() / f"{stem}.gguf") as reader, pytest.raises(UnsupportedModelError, match=named):
         load_model(reader)
 
 
-SELF_STEMS = ["llama-F16", "llama3-rope-Q4_K_M", "qwen2-Q8_0", "qwen3-Q4_K_M"]
+SELF_STEMS = ["llama-F16", "llama3-rope-Q4_K_M", "qwen2-Q8_0", "qwen3-Q4_K_M", "mixtral-Q4_K_M", "qwen2moe-Q4_K_M"]
 
 
 def allowed_difference(backend: Backend, stem: str) -> float:
@@ -198,7 +208,8 @@ def test_chunks_give_what_the_whole_gives(backend: Backend, stem: str, size: int
     model = golden_model(stem)
     got = run_in_chunks(backend, model, tokens, size)
     assert relative_error(got, run_whole(backend, model, tokens)) < allowed_difference(backend, stem)
-    assert relative_error(got, exact) <= max(EXACT_ERROR, 1.1 * relative_error(llama_cpp, exact))
+    error = relative_error(compared(got, stem), compared(exact, stem))
+    assert error <= max(EXACT_ERROR, 1.1 * relative_error(compared(llama_cpp, stem), compared(exact, stem)))
 
 
 @pytest.mark.parametrize("stem", SELF_STEMS)

@@ -38,12 +38,16 @@ YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max
 
 @dataclass(frozen=True)
 class Case:
-    """A configuration for transformers, and the metadata that says the same in a GGUF file."""
+    """A configuration for transformers, and the metadata that says the same in a GGUF file.
+
+    `family` is what transformers calls the architecture, where that is another name.
+    """
 
     name: str
     architecture: str
     config: dict[str, Any]
     metadata: dict[str, Any] = field(default_factory=dict)
+    family: str | None = None
 
 
 CASES = [
@@ -78,6 +82,14 @@ CASES = [
     Case("qwen3 tied", "qwen3", {"head_dim": 32, "tie_word_embeddings": True}),
     Case("qwen3 with biases", "qwen3", {"head_dim": 32, "attention_bias": True}),
     Case("qwen3 with another base", "qwen3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+    Case("mixtral", "llama", {}, family="mixtral"),
+    Case("mixtral with many experts", "llama", {"num_local_experts": 20, "num_experts_per_tok": 3}, family="mixtral"),
+    Case("qwen3moe", "qwen3moe", {"norm_topk_prob": True, "head_dim": 64}),
+    Case("qwen3moe not normalized", "qwen3moe", {"norm_topk_prob": False}, {"expert_weights_norm": False}),
+    Case("qwen3moe with one expert used", "qwen3moe", {"norm_topk_prob": True, "num_experts_per_tok": 1}),
+    Case("qwen3moe with all experts used", "qwen3moe", {"norm_topk_prob": True, "num_experts_per_tok": 12}),
+    Case("qwen2moe", "qwen2moe", {"norm_topk_prob": False}),
+    Case("qwen2moe normalized", "qwen2moe", {"norm_topk_prob": True}, {"expert_weights_norm": True}),
 ]
 
 MODULE_NAMES = {
@@ -92,6 +104,23 @@ MODULE_NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
+}
+
+
+EXPERT_SIZES: dict[str, dict[str, int]] = {
+    "mixtral": {"num_local_experts": 8, "num_experts_per_tok": 2},
+    "qwen2moe": {
+        "num_experts": 12,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 96,
+        "shared_expert_intermediate_size": 160,
+    },
+    "qwen3moe": {"num_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 96},
 }
 
 
@@ -101,8 +130,12 @@ def build(case: Case) -> Any:
         "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
         "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
         "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+        "mixtral": (transformers.MixtralConfig, transformers.MixtralForCausalLM),
+        "qwen2moe": (transformers.Qwen2MoeConfig, transformers.Qwen2MoeForCausalLM),
+        "qwen3moe": (transformers.Qwen3MoeConfig, transformers.Qwen3MoeForCausalLM),
     }
-    config_class, model_class = classes[case.architecture]
+    family = case.family or case.architecture
+    config_class, model_class = classes[family]
     sizes = {
         "vocab_size": 160,
         "hidden_size": 256,
@@ -115,6 +148,8 @@ def build(case: Case) -> Any:
         "tie_word_embeddings": False,
         "attn_implementation": "eager",
     }
+    if family in EXPERT_SIZES:
+        sizes |= {"experts_implementation": "eager", **EXPERT_SIZES[family]}
     model = model_class(config_class(**{**sizes, **case.config})).to(torch.float32).eval()
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
@@ -122,8 +157,8 @@ def build(case: Case) -> Any:
             values = torch.randn(parameter.shape, generator=generator)
             if name.endswith("norm.weight"):
                 values = 1 + 0.2 * values
-            elif parameter.ndim == 2:
-                values = values / math.sqrt(parameter.shape[1])
+            elif parameter.ndim >= 2:
+                values = values / math.sqrt(parameter.shape[-1])
             parameter.copy_(values)
     return model
 
@@ -158,12 +193,36 @@ def gguf_tensors(case: Case, model: Any) -> Iterator[tuple[str, NDArray[np.float
         else:
             layer, rest = name.removeprefix("model.layers.").split(".", 1)
             module, kind = rest.rsplit(".", 1)
+            if module == "mlp.experts":
+                yield from expert_tensors(f"blk.{layer}", kind, array)
+                continue
             if case.architecture == "llama" and module in ("self_attn.q_proj", "self_attn.k_proj"):
                 heads = config.num_attention_heads if "q_proj" in module else config.num_key_value_heads
                 array = rotate_rows(array, heads)
             yield f"blk.{layer}.{MODULE_NAMES[module]}.{kind}", array
     if config.rope_parameters["rope_type"] == "llama3":
         yield "rope_freqs.weight", llama3_factors(config.rope_parameters, config.head_dim)
+
+
+def expert_tensors(prefix: str, kind: str, array: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Stacked experts [experts, rows, columns]; gate and up are one tensor in transformers, two in GGUF."""
+    if kind == "down_proj":
+        yield f"{prefix}.ffn_down_exps.weight", array
+        return
+    half = array.shape[1] // 2
+    yield f"{prefix}.ffn_gate_exps.weight", np.ascontiguousarray(array[:, :half])
+    yield f"{prefix}.ffn_up_exps.weight", np.ascontiguousarray(array[:, half:])
+
+
+def expert_keys(config: Any) -> dict[str, Any]:
+    """The metadata of experts, where there are any."""
+    keys = {
+        "expert_count": getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None),
+        "expert_used_count": getattr(config, "num_experts_per_tok", None),
+        "expert_feed_forward_length": getattr(config, "moe_intermediate_size", None),
+        "expert_shared_feed_forward_length": getattr(config, "shared_expert_intermediate_size", None),
+    }
+    return {name: value for name, value in keys.items() if value is not None}
 
 
 def write_model(case: Case, model: Any, path: Path) -> None:
@@ -177,6 +236,7 @@ def write_model(case: Case, model: Any, path: Path) -> None:
         "attention.head_count_kv": config.num_key_value_heads,
         "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
         "rope.freq_base": config.rope_parameters["rope_theta"],
+        **expert_keys(config),
         **case.metadata,
     }
     head_length = getattr(config, "head_dim", None)

@@ -82,6 +82,12 @@ def test_an_untied_embedding_is_read_one_row_at_a_time() -> None:
     assert weight_bytes_per_token(reader_of({}, tensors)) == 100 + 500 + 2000
 
 
+def test_only_the_experts_in_use_are_read() -> None:
+    metadata = {"general.architecture": "llama", "llama.expert_count": 8, "llama.expert_used_count": 2}
+    tensors = {"blk.0.ffn_up_exps.weight": ((64, 64, 8), 8000), "blk.0.ffn_gate_inp.weight": ((64, 8), 500)}
+    assert weight_bytes_per_token(reader_of(metadata, tensors)) == 2000 + 500
+
+
 def test_bytes_of_cache_per_position() -> None:
     metadata: dict[str, Any] = {
         "general.architecture": "llama",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quipu.backends.program import KVSpec, Recorder, Weight
+from quipu.backends.program import ExpertWeights, KVSpec, MixtureWeights, Recorder, Weight
 from quipu.engine.machine import available_memory_bytes, num_usable_cores
 from quipu.engine.memory import MemoryPlan, plan_memory
 from quipu.engine.runner import weight_bytes, workspace_bytes
@@ -85,6 +85,25 @@ def test_program_sizes() -> None:
     assert weight_bytes(program) == 10 * 32 + 16 * 32
     assert workspace_bytes(program, 100, 1) == 4 * 100 * (8 + 16)
     assert workspace_bytes(program, 100, 1000) == 4 * (1000 * 8 + 1000 * 10)
+
+
+def test_workspace_of_experts() -> None:
+    """Each token is copied for every expert that it uses, and each copy has inner values."""
+    import numpy as np
+
+    def weight(name: str, rows: int, cols: int) -> Weight:
+        return Weight(name, GGMLType.F32, (rows, cols), np.zeros((rows, 4 * cols), dtype=np.uint8))
+
+    def stacked(count: int, inner: int) -> ExpertWeights:
+        gate, up, down = weight("g", count * inner, 8), weight("u", count * inner, 8), weight("d", count * 8, inner)
+        return ExpertWeights(gate, up, down)
+
+    for shared, more in ((None, 0), (stacked(1, 12), 8 + 12)):
+        recorder = Recorder()
+        x = recorder.embed(weight("token_embd.weight", 10, 8))
+        y = recorder.moe(x, MixtureWeights(weight("r", 4, 8), stacked(4, 6), shared), num_used=3, normalize=True)
+        program = recorder.finish(recorder.select_outputs(y))
+        assert workspace_bytes(program, 100, 1) == 4 * 100 * (8 + 8 + 3 * (8 + 6) + more)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

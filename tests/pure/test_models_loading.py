@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_files import HEAD_LENGTH, HEADS, INNER, KV_HEADS, VOCAB, WIDTH, ModelFile, tiny_model
+from model_files import EXPERT_INNER, HEAD_LENGTH, HEADS, INNER, KV_HEADS, VOCAB, WIDTH, ModelFile, tiny_model
 from numpy.typing import NDArray
 
 from quipu.backends.program import Batch, Recorder, Weight
@@ -19,7 +19,7 @@ from quipu.errors import ModelFileError, QuipuError, UnsupportedModelError
 from quipu.gguf import GGMLType, GGUFReader
 from quipu.models import Model, load_model
 
-ARCHITECTURES = ["llama", "qwen2", "qwen3"]
+ARCHITECTURES = ["llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe"]
 
 
 def load(file: ModelFile, folder: Path) -> Model:
@@ -76,7 +76,7 @@ def test_weights_stay_in_the_mapped_file(architecture: str, tmp_path: Path) -> N
         assert not weight.data.flags.writeable
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "qwen2moe"])
 def test_without_output_the_embedding_makes_the_logits(architecture: str, tmp_path: Path) -> None:
     file = tiny_model(architecture)
     file.tensors["output.weight"] = file.tensors["token_embd.weight"].copy()
@@ -151,7 +151,9 @@ def test_an_unknown_architecture_is_named_beside_the_known_ones(tmp_path: Path) 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_tensor_is_required(architecture: str, tmp_path: Path) -> None:
-    optional = {"output.weight", *(f"blk.{layer}.attn_{part}.bias" for layer in range(2) for part in "qkv")}
+    optional = {f"blk.{layer}.attn_{part}.bias" for layer in range(2) for part in "qkv"}
+    if architecture != "qwen2moe":
+        optional.add("output.weight")
     for name in tiny_model(architecture).tensors:
         if name not in optional:
             file = tiny_model(architecture)
@@ -170,6 +172,86 @@ def test_every_shape_is_checked(architecture: str, tmp_path: Path) -> None:
         assert name in message
         assert str(2 * len(array)) in message
         assert str(len(array)) in message
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
+def test_experts_belong_to_the_architectures_that_have_them(architecture: str, tmp_path: Path) -> None:
+    file = tiny_model(architecture, changes={"expert_count": 8, "expert_used_count": 2})
+    assert f"{architecture}.expert_count" in refusal(file, tmp_path, UnsupportedModelError)
+
+
+EXPERT_FILES: dict[str, tuple[str, dict[str, Any], type[QuipuError], str]] = {
+    "sigmoid": ("qwen3moe", {"expert_gating_func": 2}, UnsupportedModelError, r"expert_gating_func = 2 \(sigmoid\)"),
+    "unknown gating": ("llama", {"expert_gating_func": 9}, UnsupportedModelError, r"gating_func = 9 \(unknown\)"),
+    "no experts": ("qwen3moe", {"expert_count": 0}, ModelFileError, "qwen3moe.expert_count"),
+    "no expert count": ("qwen2moe", {"expert_count": None}, ModelFileError, "qwen2moe.expert_count"),
+    "none used": ("llama", {"expert_used_count": 0}, ModelFileError, "llama.expert_used_count"),
+    "more than there are": ("llama", {"expert_used_count": 6}, ModelFileError, "expert_used_count is 6.*5 experts"),
+    "absurdly many": ("llama", {"expert_count": 2**31 - 1}, ModelFileError, "llama.expert_count"),
+    "inner size": ("qwen3moe", {"expert_feed_forward_length": 25}, ModelFileError, "ffn_gate_exps.weight.*32x24x5"),
+    "groups": ("qwen3moe", {"expert_group_count": 8}, UnsupportedModelError, "qwen3moe.expert_group_count"),
+    "scale": ("qwen3moe", {"expert_weights_scale": float("nan")}, ModelFileError, "expert_weights_scale"),
+    "list": ("llama", {"expert_count": [5, 5]}, ModelFileError, "llama.expert_count"),
+}
+
+
+@pytest.mark.parametrize(("architecture", "changes", "kind", "message"), EXPERT_FILES.values(), ids=EXPERT_FILES)
+def test_experts_that_are_not_understood_are_refused(
+    architecture: str, changes: dict[str, Any], kind: type[QuipuError], message: str, tmp_path: Path
+) -> None:
+    file = tiny_model(architecture, changes=changes, experts=True)
+    assert re.search(message, refusal(file, tmp_path, kind))
+
+
+def test_experts_stored_one_by_one_are_refused(tmp_path: Path) -> None:
+    file = tiny_model("llama", experts=True)
+    for name in ("gate", "up", "down"):
+        stacked = file.tensors.pop(f"blk.0.ffn_{name}_exps.weight")
+        file.tensors |= {f"blk.0.ffn_{name}.{i}.weight": matrix for i, matrix in enumerate(stacked)}
+    assert "'blk.0.ffn_gate.0.weight' holds one expert alone" in refusal(file, tmp_path, UnsupportedModelError)
+
+
+def test_mixtral_is_a_llama_with_experts(tmp_path: Path) -> None:
+    file = tiny_model("llama", experts=True)
+    model = load(file, tmp_path)
+    assert model.spec.experts is not None
+    assert (model.spec.experts.num_experts, model.spec.experts.num_used, model.spec.experts.normalize) == (5, 2, True)
+    assert {weight.name for weight in recorded_weights(model)} == set(file.tensors)
+    assert np.isfinite(logits_of(model)).all()
+
+
+def test_with_equal_experts_the_router_does_not_matter(tmp_path: Path) -> None:
+    """Normalized shares of equal experts sum to that expert, which is a dense model."""
+    dense, mixed = tiny_model("llama"), tiny_model("llama", experts=True)
+    for name, array in dense.tensors.items():
+        part = name.split(".")[-2]
+        if part in ("ffn_gate", "ffn_up", "ffn_down"):
+            mixed.tensors[name.replace(part, f"{part}_exps")] = np.stack([array] * 5)
+        else:
+            mixed.tensors[name] = array
+    expected = logits_of(load(dense, tmp_path))
+    np.testing.assert_allclose(logits_of(load(mixed, tmp_path)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"expert_weights_norm": True}, False),
+        ({"expert_weights_norm": False}, True),
+        ({"expert_weights_scale": 0.0}, False),
+        ({"expert_weights_scale": 2.5}, True),
+        ({"expert_gating_func": 1}, False),
+        ({"expert_used_count": 3}, True),
+        ({"expert_group_count": 1, "expert_group_used_count": 1}, False),
+        ({"feed_forward_length": None}, False),
+        ({"expert_feed_forward_length": None, "feed_forward_length": 2 * EXPERT_INNER}, False),
+    ],
+    ids=str,
+)
+def test_keys_of_experts_are_obeyed(changes: dict[str, Any], differs: bool, tmp_path: Path) -> None:
+    plain = logits_of(load(tiny_model("qwen3moe"), tmp_path))
+    changed = logits_of(load(tiny_model("qwen3moe", changes=changes), tmp_path))
+    assert (np.abs(changed - plain).max() > 1e-3) == differs
 
 
 @pytest.mark.parametrize(
@@ -197,7 +279,8 @@ def test_integers_are_no_weights(tmp_path: Path) -> None:
 
 
 UNSUPPORTED: dict[str, Any] = {
-    "expert_count": 8,
+    "expert_shared_count": 1,
+    "expert_group_count": 4,
     "attention.sliding_window": 16,
     "attention.causal": False,
     "attention.clamp_kqv": 8.0,
@@ -263,7 +346,7 @@ def test_an_impossible_number_of_rotated_dimensions_is_refused(rotated: int, tmp
     assert "rotated" in message or "rope.dimension_count" in message
 
 
-@pytest.mark.parametrize("name", ["expert_count", "attention.causal", "logit_scale"])
+@pytest.mark.parametrize("name", ["expert_shared_count", "attention.causal", "logit_scale"])
 def test_an_array_where_a_number_belongs_is_refused(name: str, tmp_path: Path) -> None:
     file = tiny_model("llama", changes={name: [0, 0, 0]})
     assert f"llama.{name}" in refusal(file, tmp_path, UnsupportedModelError)

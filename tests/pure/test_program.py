@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from quipu.backends.program import KVSpec, Recorder, RopeParams, Value, Weight
+from quipu.backends.program import ExpertWeights, KVSpec, MixtureWeights, Recorder, RopeParams, Value, Weight
 from quipu.gguf.types import GGMLType
 
 
@@ -18,6 +18,16 @@ def weight(name: str, rows: int, cols: int) -> Weight:
 
 def rope(num_rotated: int) -> RopeParams:
     return RopeParams(np.ones(num_rotated // 2, np.float32), 1.0, "neox")
+
+
+def experts(count: int, inner: int, width: int) -> ExpertWeights:
+    return ExpertWeights(
+        weight("gate", count * inner, width), weight("up", count * inner, width), weight("down", count * width, inner)
+    )
+
+
+def mixture(r: Recorder, x: Value, stacked: ExpertWeights, *more: object, router: int = 4, used: int = 2) -> Value:
+    return r.moe(x, MixtureWeights(weight("router", router, 64), stacked, *more), num_used=used, normalize=True)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -91,6 +101,34 @@ WRONG: dict[str, tuple[Callable[[Recorder, Value], object], str]] = {
         lambda r, x: r.swiglu(x, r.embed(weight("e", 3, 32))),
         "swiglu: widths 64 and 32 differ",
     ),
+    "too many experts": (
+        lambda r, x: mixture(r, x, experts(4, 96, 64), used=5),
+        "router: 5 of 4 experts cannot be used",
+    ),
+    "expert columns": (
+        lambda r, x: mixture(r, x, experts(4, 96, 32)),
+        "gate expects rows of 32 values, not 64",
+    ),
+    "expert rows": (
+        lambda r, x: mixture(r, x, experts(3, 96, 64)),
+        "down is (192, 96), not (256, 72) for 4 experts",
+    ),
+    "expert gate and up": (
+        lambda r, x: mixture(r, x, ExpertWeights(weight("g", 4, 64), weight("u", 8, 64), weight("d", 256, 1))),
+        "g is (4, 64) but u is (8, 64)",
+    ),
+    "shared expert": (
+        lambda r, x: mixture(r, x, experts(4, 96, 64), experts(2, 32, 64)),
+        "down is (128, 32), not (64, 64) for 1 experts",
+    ),
+    "shared router alone": (
+        lambda r, x: mixture(r, x, experts(4, 96, 64), None, weight("s", 1, 64)),
+        "s weighs a shared expert, but there is none",
+    ),
+    "shared router": (
+        lambda r, x: mixture(r, x, experts(4, 96, 64), experts(1, 32, 64), weight("s", 2, 64)),
+        "s is (2, 64), not (1, 64)",
+    ),
     "add": (lambda r, x: r.add(x, r.embed(weight("e", 3, 32))), "add: widths 64 and 32 differ"),
     "rope heads": (lambda r, x: r.rope(x, 48, rope(32)), "heads of 48, 32 rotated, do not fit rows of 64"),
     "rope too many": (lambda r, x: r.rope(x, 16, rope(32)), "heads of 16, 32 rotated, do not fit rows of 64"),
@@ -112,6 +150,19 @@ def test_wrong_sizes_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         build(recorder, x)
+
+
+def test_a_mixture_lists_its_weights_in_order(recorder: Recorder, x: Value) -> None:
+    shared, router = experts(1, 32, 64), weight("shared router", 1, 64)
+    weights = MixtureWeights(weight("router", 4, 64), experts(4, 96, 64), shared, router)
+    y = recorder.moe(x, weights, num_used=3, normalize=False, scale=2.5, residual=x)
+    op = recorder.finish(recorder.select_outputs(y)).ops[1]
+    assert (op.name, op.inputs, y.width) == ("moe", (x, x), 64)
+    assert op.attributes == {"num_used": 3, "normalize": False, "scale": 2.5}
+    assert op.weights == weights.all
+    assert [w.name for w in op.weights if w is not None] == [
+        "router", "gate", "up", "down", "gate", "up", "down", "shared router",
+    ]  # fmt: skip
 
 
 def test_rows_of_different_kinds_do_not_mix(recorder: Recorder, x: Value) -> None:

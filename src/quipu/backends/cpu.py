@@ -100,7 +100,9 @@ class CPUExecutable:
         return logits
 
 
-_PACKED = "packed"  # the resource name of the packed activations, beside slot numbers
+# Resource names, beside slot numbers.
+_PACKED = "packed"  # the packed activations
+_ROUTED = "routed"  # what the steps of a mixture of experts pass on
 
 
 class _Compiler:
@@ -126,15 +128,21 @@ class _Compiler:
         self._matrices: dict[str, _native.Matrix] = {}
         self._rope_tables: dict[int, _native.RopeTable] = {}
         self._packed_value: tuple[int, bool, bool] | None = None
+        self._moe_layers: dict[int, _native.MoeLayer] = {}  # by position of the op
+        self._moe_workspace: _native.MoeWorkspace | None = None
         self._pending_norm: Op | None = None
         self._written: set[int | str] = set()  # since the last barrier
         self._read: set[int | str] = set()
 
     def compile(self) -> _native.Program:
         self._packed = self._native.packed_activations(*self._packing_needs())
-        for op in self._program.ops:
+        for position, op in enumerate(self._program.ops):
             if op.name == "rope":
                 self._prepare_rope_table(op.attributes["rope"])
+            elif op.name == "moe":
+                self._moe_layers[position] = self._moe_layer(op)
+        if self._moe_layers:
+            self._moe_workspace = _native.moe_workspace(self._native, list(self._moe_layers.values()))
         for position, op in enumerate(self._program.ops):
             self._position = position
             getattr(self, f"_compile_{op.name}")(op)
@@ -250,9 +258,9 @@ class _Compiler:
         if following == len(self._program.ops) or self._readers.get(output.index) != [following]:
             return False
         next_op = self._program.ops[following]
-        return (
-            weight.shape[1] == output.width and next_op.name in ("linear", "swiglu_linear") and next_op.inputs[1:] == ()
-        )
+        if weight.shape[1] != output.width:
+            return False
+        return next_op.name == "moe" or (next_op.name in ("linear", "swiglu_linear") and next_op.inputs[1:] == ())
 
     def _pack(self, op: Op) -> None:
         """Pack the op's first input, unless it is what was packed last."""
@@ -301,6 +309,46 @@ class _Compiler:
         self._native.swiglu_linear(
             self._buffer(op.inputs[0]), gate, up, self._buffer(op.outputs[0]), self._packed, waits
         )
+
+    def _moe_layer(self, op: Op) -> _native.MoeLayer:
+        router, gate, up, down = (self._matrix(weight) for weight in op.weights[:4])
+        shared = [self._matrix(weight) for weight in op.weights[4:7] if weight is not None]
+        shared_router = None if op.weights[7] is None else self._matrix(op.weights[7])
+        attributes = op.attributes
+        return _native.moe_layer(
+            router,
+            gate,
+            up,
+            down,
+            attributes["num_used"],
+            attributes["normalize"],
+            attributes["scale"],
+            shared,
+            shared_router,
+        )
+
+    def _compile_moe(self, op: Op) -> None:
+        assert self._moe_workspace is not None
+        x, *residual = op.inputs
+        (output,) = op.outputs
+        norm, self._pending_norm = self._pending_norm, None
+        source = x if norm is None else norm.inputs[0]
+        waits = self._waits(self._slots_for([source]), [*self._slots_for([x] if norm else []), _ROUTED])
+        _native.append_moe(
+            self._native,
+            self._moe_layers[self._position],
+            self._buffer(source),
+            None if norm is None else self._vector(norm.weights[0]),
+            0.0 if norm is None else norm.attributes["epsilon"],
+            self._buffer(x),
+            self._buffer(residual[0]) if residual else None,
+            self._buffer(output),
+            self._moe_workspace,
+            waits,
+        )
+        # The steps have barriers of their own; what follows meets only the last one.
+        self._written = set(self._slots_for([output]))
+        self._read = {*self._slots_for(residual), _ROUTED}
 
     def _compile_rope(self, op: Op) -> None:
         rope: RopeParams = op.attributes["rope"]

@@ -41,6 +41,42 @@ class Weight:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """The matrices of SwiGLU feed-forwards of equal shape, one expert's rows after another's.
+
+    Shapes: gate and up [experts * inner, width], down [experts * width, inner].
+    """
+
+    gate: Weight
+    up: Weight
+    down: Weight
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureWeights:
+    """A mixture of experts (arXiv:2101.03961, with several experts per token as in arXiv:2401.04088).
+
+    Attributes:
+        router: [experts, width]; its products are the experts' logits.
+        experts: those that the router chooses from.
+        shared: one expert that every token uses, or None.
+        shared_router: [1, width]; the shared expert is multiplied by the sigmoid of its product. None: by 1.
+    """
+
+    router: Weight
+    experts: ExpertWeights
+    shared: ExpertWeights | None = None
+    shared_router: Weight | None = None
+
+    @property
+    def all(self) -> tuple[Weight | None, ...]:
+        """Every weight: the router, the experts' three, the shared expert's three and its router."""
+        stacked, shared = self.experts, self.shared
+        matrices = (None, None, None) if shared is None else (shared.gate, shared.up, shared.down)
+        return (self.router, stacked.gate, stacked.up, stacked.down, *matrices, self.shared_router)
+
+
+@dataclass(frozen=True, slots=True)
 class Value:
     """A float32 array [rows, width] that one op writes and later ops read."""
 
@@ -91,7 +127,9 @@ class KVSpec:
         return self.bytes_per_token * self.page_size
 
 
-OpName = Literal["embed", "rms_norm", "linear", "rope", "attention", "swiglu", "swiglu_linear", "add", "select_outputs"]
+OpName = Literal[
+    "embed", "rms_norm", "linear", "rope", "attention", "swiglu", "swiglu_linear", "moe", "add", "select_outputs"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +265,39 @@ class Recorder:
         self._record("swiglu_linear", (x,), (output,), (gate, up))
         return output
 
+    def moe(
+        self,
+        x: Value,
+        weights: MixtureWeights,
+        *,
+        num_used: int,
+        normalize: bool,
+        scale: float = 1.0,
+        residual: Value | None = None,
+    ) -> Value:
+        """The weighted sum of each token's `num_used` likeliest experts, with the shared expert and `residual`.
+
+        An expert's weight is its softmax probability among all experts, times `scale`; with `normalize` the
+        probabilities of the chosen ones are divided by their sum. Of equal logits the lower expert is chosen.
+        """
+        num_experts = weights.router.shape[0]
+        self._check_columns(x, weights.router)
+        self._check_experts(x, weights.experts, num_experts)
+        if not 1 <= num_used <= num_experts:
+            raise ValueError(f"{weights.router.name}: {num_used} of {num_experts} experts cannot be used")
+        if weights.shared is not None:
+            self._check_experts(x, weights.shared, 1)
+        elif weights.shared_router is not None:
+            raise ValueError(f"{weights.shared_router.name} weighs a shared expert, but there is none")
+        if weights.shared_router is not None and weights.shared_router.shape != (1, x.width):
+            raise ValueError(f"{weights.shared_router.name} is {weights.shared_router.shape}, not {(1, x.width)}")
+        if residual is not None and (residual.rows, residual.width) != (x.rows, x.width):
+            raise ValueError(f"{weights.router.name}: the residual has width {residual.width}, not {x.width}")
+        output = self._value(x.rows, x.width)
+        inputs = (x,) if residual is None else (x, residual)
+        self._record("moe", inputs, (output,), weights.all, num_used=num_used, normalize=normalize, scale=scale)
+        return output
+
     def swiglu(self, gate: Value, up: Value) -> Value:
         """silu(gate) * up."""
         if (gate.rows, gate.width) != (up.rows, up.width):
@@ -283,6 +354,16 @@ class Recorder:
     def _check_columns(self, x: Value, weight: Weight) -> None:
         if x.width != weight.shape[1]:
             raise ValueError(f"{weight.name} expects rows of {weight.shape[1]} values, not {x.width}")
+
+    def _check_experts(self, x: Value, experts: ExpertWeights, count: int) -> None:
+        gate, up, down = experts.gate, experts.up, experts.down
+        self._check_columns(x, gate)
+        self._check_columns(x, up)
+        if gate.shape != up.shape:
+            raise ValueError(f"{gate.name} is {gate.shape} but {up.name} is {up.shape}")
+        expected = (count * x.width, gate.shape[0] // count)
+        if gate.shape[0] % count or down.shape != expected:
+            raise ValueError(f"{down.name} is {down.shape}, not {expected} for {count} experts")
 
     def _value(self, rows: Rows, width: int) -> Value:
         self._num_values += 1

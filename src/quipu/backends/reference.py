@@ -144,6 +144,8 @@ class _Step:
             case "swiglu_linear":
                 gate, up = (self._product(inputs[0], _present(weight)) for weight in op.weights)
                 return [swiglu(gate, up)]
+            case "moe":
+                return [self._moe(op, *inputs)]
             case "swiglu":
                 return [swiglu(inputs[0], inputs[1])]
             case "rope":
@@ -166,6 +168,28 @@ class _Step:
         if len(inputs) > 1:
             results[0] += inputs[1]
         return results
+
+    def _moe(self, op: Op, x: Array, residual: Array | None = None) -> Array:
+        router, *stacked = op.weights[:4]
+        shared, shared_router = op.weights[4:7], op.weights[7]
+        logits = self._product(x, _present(router))
+        ids, weights = choose_experts(logits, op.attributes["num_used"], normalize=op.attributes["normalize"])
+        weights *= op.attributes["scale"]
+        output = np.zeros(x.shape, np.float64)
+        for expert in range(logits.shape[1]):
+            tokens, places = np.nonzero(ids == expert)
+            if len(tokens):
+                matrices = [expert_of(_present(weight), expert, logits.shape[1]) for weight in stacked]
+                output[tokens] += weights[tokens, places, None] * self._expert(x[tokens], *matrices)
+        if shared[0] is not None:
+            share = self._expert(x, *map(_present, shared)).astype(np.float64)
+            if shared_router is not None:
+                share *= 1.0 / (1.0 + np.exp(-self._product(x, shared_router).astype(np.float64)))
+            output += share
+        return (output if residual is None else output + residual).astype(np.float32)
+
+    def _expert(self, x: Array, gate: Weight, up: Weight, down: Weight) -> Array:
+        return self._product(swiglu(self._product(x, gate), self._product(x, up)), down)
 
     def _product(self, x: Array, weight: Weight) -> Array:
         """x [n, cols] @ W.T -> [n, rows]."""
@@ -217,6 +241,28 @@ def swiglu(gate: Array, up: Array) -> Array:
     decay = np.exp(-np.abs(gate))
     sigmoid = np.where(gate >= 0, 1.0, decay) / (1.0 + decay)
     return (gate * sigmoid * up).astype(np.float32)
+
+
+def choose_experts(logits: Array, num_used: int, *, normalize: bool) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The experts of each token and their weights, both [n, num_used], likeliest first.
+
+    Args:
+        logits: float32 [n, experts].
+        num_used: experts per token.
+        normalize: whether a token's weights sum to 1; otherwise they are probabilities among all experts.
+    """
+    ids = np.argsort(-logits, axis=1, kind="stable")[:, :num_used]
+    weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    chosen = np.take_along_axis(weights, ids, axis=1)
+    return ids, chosen / chosen.sum(axis=1, keepdims=True) if normalize else chosen
+
+
+def expert_of(stacked: Weight, expert: int, num_experts: int) -> Weight:
+    """One expert's rows of a stacked weight."""
+    rows = stacked.shape[0] // num_experts
+    data = stacked.data[expert * rows : (expert + 1) * rows]
+    return Weight(f"{stacked.name}[{expert}]", stacked.type, (rows, stacked.shape[1]), data)
 
 
 def rotate(x: Array, positions: NDArray[np.int32], head_dim: int, rope: RopeParams) -> Array:

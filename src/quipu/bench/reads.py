@@ -8,8 +8,19 @@ from quipu.gguf import GGUFReader, ModelKeys
 
 
 def weight_bytes_per_token(reader: GGUFReader) -> int:
-    """Bytes of weights that one generated token reads: all tensors, but of an untied embedding only one row."""
+    """Bytes of weights that one generated token reads: all tensors, but of an untied embedding only one row, and of
+    experts only those that a token uses.
+
+    Raises:
+        ModelFileError: a key of the model has the wrong kind of value.
+    """
     total = sum(tensor.num_bytes for tensor in reader.tensors.values())
+    expert_bytes = sum(tensor.num_bytes for name, tensor in reader.tensors.items() if name.endswith("_exps.weight"))
+    if expert_bytes:
+        keys = ModelKeys(reader.metadata, path=reader.path)
+        num_experts = keys.integer("expert_count", minimum=1)
+        num_used = keys.integer("expert_used_count", num_experts, maximum=num_experts)
+        total -= expert_bytes - expert_bytes * num_used // num_experts
     embedding = reader.tensors.get("token_embd.weight")
     if embedding is None or "output.weight" not in reader.tensors:
         return total

@@ -24,6 +24,15 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertSizes:
+    """Experts of a layer, how many of them a token uses, and the inner size of one."""
+
+    count: int
+    used: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """The sizes of a model. `num_merges` and `num_control` (tokens) belong to its vocabulary."""
 
@@ -42,7 +51,10 @@ class Shape:
     pre_tokenizer: str
     has_biases: bool
     has_rope_factors: bool
+    experts: ExpertSizes | None = None
 
+
+_A3B_EXPERTS = ExpertSizes(128, 8, 768)
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
@@ -56,7 +68,14 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "qwen2-0.5b": Shape(
             "qwen2", 24, 896, 4864, 14, 2, 64, 151936, 151387, 293, 32768, 1000000.0, "qwen2", True, False
         ),
+        # Qwen3-30B-A3B with 6 of its 48 layers and a fifth of its vocabulary: the experts are what there is to measure.
+        "qwen3moe-a3b-6": Shape(
+            "qwen3moe", 6, 2048, 6144, 32, 4, 128, 32768, 32219, 293, 40960, 1e6, "qwen2", False, False, _A3B_EXPERTS
+        ),
         "llama-tiny": Shape("llama", 2, 256, 512, 4, 2, 64, 1024, 800, 8, 2048, 10000.0, "llama-bpe", False, True),
+        "qwen3moe-tiny": Shape(
+            "qwen3moe", 2, 256, 512, 4, 2, 64, 1024, 800, 8, 2048, 1e6, "qwen2", False, False, ExpertSizes(16, 4, 256)
+        ),
     }
 )
 
@@ -177,12 +196,13 @@ def _uses_more_bits(index: int, count: int) -> bool:
 def _tensor_specs(sizes: Shape, types: tuple[GGMLType, GGMLType, GGMLType]) -> Iterator[TensorSpec]:
     base, better, head = types
     width, hidden = sizes.embedding_length, sizes.feed_forward_length
+    experts = sizes.experts
     q_rows, kv_rows = sizes.num_heads * sizes.head_length, sizes.num_kv_heads * sizes.head_length
 
-    def matrix(name: str, cols: int, rows: int, wanted: GGMLType) -> TensorSpec:
+    def matrix(name: str, cols: int, rows: int, wanted: GGMLType, *stacked: int) -> TensorSpec:
         if cols % wanted.block_size:
             wanted = _FALLBACKS.get(wanted, GGMLType.IQ4_NL)
-        return TensorSpec(name, (cols, rows), wanted)
+        return TensorSpec(name, (cols, rows, *stacked), wanted)
 
     def vector(name: str, length: int) -> TensorSpec:
         return TensorSpec(name, (length,), GGMLType.F32)
@@ -201,7 +221,16 @@ def _tensor_specs(sizes: Shape, types: tuple[GGMLType, GGMLType, GGMLType]) -> I
             yield vector(f"blk.{i}.attn_k.bias", kv_rows)
             yield vector(f"blk.{i}.attn_v.bias", kv_rows)
         yield matrix(f"blk.{i}.attn_output.weight", q_rows, width, base)
+        if sizes.architecture == "qwen3moe":
+            yield vector(f"blk.{i}.attn_q_norm.weight", sizes.head_length)
+            yield vector(f"blk.{i}.attn_k_norm.weight", sizes.head_length)
         yield vector(f"blk.{i}.ffn_norm.weight", width)
+        if experts is not None:
+            yield matrix(f"blk.{i}.ffn_gate_inp.weight", width, experts.count, GGMLType.F32)
+            yield matrix(f"blk.{i}.ffn_gate_exps.weight", width, experts.length, base, experts.count)
+            yield matrix(f"blk.{i}.ffn_up_exps.weight", width, experts.length, base, experts.count)
+            yield matrix(f"blk.{i}.ffn_down_exps.weight", experts.length, width, more, experts.count)
+            continue
         yield matrix(f"blk.{i}.ffn_gate.weight", width, hidden, base)
         yield matrix(f"blk.{i}.ffn_up.weight", width, hidden, base)
         yield matrix(f"blk.{i}.ffn_down.weight", hidden, width, more)
@@ -261,6 +290,14 @@ def _metadata(sizes: Shape, shape: str, type_name: str) -> dict[str, Any]:
     tokens, merges = make_vocabulary(sizes.vocab_size, sizes.num_merges, sizes.num_control)
     token_types = np.ones(len(tokens), np.int32)
     token_types[len(tokens) - sizes.num_control :] = 3
+    more: dict[str, Any] = {}
+    if sizes.num_heads * sizes.head_length != sizes.embedding_length:
+        more[f"{prefix}.attention.key_length"] = np.uint32(sizes.head_length)
+        more[f"{prefix}.attention.value_length"] = np.uint32(sizes.head_length)
+    if sizes.experts is not None:
+        more[f"{prefix}.expert_count"] = np.uint32(sizes.experts.count)
+        more[f"{prefix}.expert_used_count"] = np.uint32(sizes.experts.used)
+        more[f"{prefix}.expert_feed_forward_length"] = np.uint32(sizes.experts.length)
     return {
         "general.architecture": prefix,
         "general.name": f"synthetic {shape} {type_name}",
@@ -271,6 +308,7 @@ def _metadata(sizes: Shape, shape: str, type_name: str) -> dict[str, Any]:
         f"{prefix}.attention.head_count": np.uint32(sizes.num_heads),
         f"{prefix}.attention.head_count_kv": np.uint32(sizes.num_kv_heads),
         f"{prefix}.attention.layer_norm_rms_epsilon": np.float32(1e-5),
+        **more,
         f"{prefix}.rope.dimension_count": np.uint32(sizes.head_length),
         f"{prefix}.rope.freq_base": np.float32(sizes.rope_freq_base),
         f"{prefix}.vocab_size": np.uint32(sizes.vocab_size),

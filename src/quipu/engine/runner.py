@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from quipu.backends.program import Backend, Batch, KVSpec, Program, Recorder, Value
+from quipu.backends.program import Backend, Batch, KVSpec, Op, Program, Recorder, Value
 from quipu.engine.scheduler import Work
 from quipu.gguf import GGMLType
 
@@ -92,14 +92,29 @@ def weight_bytes(program: Program) -> int:
 
 
 def workspace_bytes(program: Program, max_tokens: int, max_outputs: int) -> int:
-    """Most bytes that values of a run take at a time, each kept until its last reader."""
+    """Most bytes that values of a run take at a time, each kept until its last reader, and what experts pass on."""
     last_use = {value.index: number for number, op in enumerate(program.ops) for value in op.inputs}
     last_use[program.result.index] = len(program.ops)
     live: dict[int, Value] = {}
-    most = 0
+    most = routed = 0
     for number, op in enumerate(program.ops):
+        routed = max(routed, _routed_bytes(op, max_tokens))
         live |= {value.index: value for value in op.outputs}
         rows = {"tokens": max_tokens, "outputs": max_outputs}
         most = max(most, sum(4 * value.width * rows[value.rows] for value in live.values()))
         live = {index: value for index, value in live.items() if last_use.get(index, 0) > number}
-    return most
+    return most + routed
+
+
+def _routed_bytes(op: Op, max_tokens: int) -> int:
+    """Room for the copies that a mixture of experts makes of each token: one of its input and one of the inner values
+    per expert that it uses."""
+    if op.name != "moe":
+        return 0
+    router, gate, _, _, shared_gate, *_ = op.weights
+    assert router is not None
+    assert gate is not None
+    width, inner = router.shape[1], gate.shape[0] // router.shape[0]
+    shared_inner = 0 if shared_gate is None else shared_gate.shape[0] + width
+    num_used: int = op.attributes["num_used"]
+    return 4 * max_tokens * (num_used * (width + inner) + shared_inner)

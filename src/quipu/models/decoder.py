@@ -1,12 +1,13 @@
-"""The dense pre-norm decoder that llama, qwen2 and qwen3 share: its tensors, and how a forward pass is recorded."""
+"""The pre-norm decoder that llama and the Qwen models share: its tensors, and how a forward pass is recorded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quipu.backends.program import KVSpec, Program, Recorder, Value, Weight
+from quipu.backends.program import KVSpec, MixtureWeights, Program, Recorder, Value, Weight
 from quipu.errors import UnsupportedModelError
 from quipu.gguf import GGMLType
+from quipu.models.experts import load_experts
 from quipu.models.spec import DecoderSpec
 from quipu.models.weights import TensorBook, split_rows
 
@@ -38,9 +39,15 @@ class FeedForwardWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class MixtureLayerWeights:
+    norm: Weight
+    mixture: MixtureWeights
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     attention: AttentionWeights
-    feed_forward: FeedForwardWeights
+    feed_forward: FeedForwardWeights | MixtureLayerWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,10 @@ class Model:
         x = recorder.embed(self.token_embd)
         for index, layer in enumerate(self.layers):
             x = self._record_attention(recorder, x, layer.attention, index)
-            x = self._record_feed_forward(recorder, x, layer.feed_forward)
+            if isinstance(layer.feed_forward, MixtureLayerWeights):
+                x = self._record_mixture(recorder, x, layer.feed_forward)
+            else:
+                x = self._record_feed_forward(recorder, x, layer.feed_forward)
         x = recorder.rms_norm(x, self.output_norm, self.spec.rms_epsilon)
         (logits,) = recorder.linear(x, [self.output])
         return recorder.finish(logits)
@@ -112,9 +122,22 @@ class Model:
         (x,) = recorder.linear(h, [weights.down], [weights.down_bias], residual=x)
         return x
 
+    def _record_mixture(self, recorder: Recorder, x: Value, weights: MixtureLayerWeights) -> Value:
+        experts = self.spec.experts
+        assert experts is not None
+        h = recorder.rms_norm(x, weights.norm, self.spec.rms_epsilon)
+        return recorder.moe(
+            h,
+            weights.mixture,
+            num_used=experts.num_used,
+            normalize=experts.normalize,
+            scale=experts.scale,
+            residual=x,
+        )
+
 
 def load_decoder(spec: DecoderSpec, book: TensorBook, *, head_norms: bool, may_tie_output: bool = True) -> Model:
-    """Take the tensors of a dense decoder.
+    """Take the tensors of a decoder.
 
     Args:
         spec: its sizes.
@@ -176,8 +199,11 @@ def _load_attention(spec: DecoderSpec, book: TensorBook, prefix: str, head_norms
     )
 
 
-def _load_feed_forward(spec: DecoderSpec, book: TensorBook, prefix: str) -> FeedForwardWeights:
+def _load_feed_forward(spec: DecoderSpec, book: TensorBook, prefix: str) -> FeedForwardWeights | MixtureLayerWeights:
     width, hidden = spec.embedding_length, spec.feed_forward_length
+    if spec.experts is not None:
+        norm = book.vector(f"{prefix}.ffn_norm.weight", width)
+        return MixtureLayerWeights(norm, load_experts(spec.experts, width, book, prefix))
     return FeedForwardWeights(
         norm=book.vector(f"{prefix}.ffn_norm.weight", width),
         gate=book.matrix(f"{prefix}.ffn_gate.weight", hidden, width),

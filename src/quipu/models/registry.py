@@ -7,11 +7,17 @@ from types import MappingProxyType
 
 from quipu.errors import UnsupportedModelError
 from quipu.gguf import GGUFReader, ModelKeys
-from quipu.models import llama, qwen2, qwen3
+from quipu.models import llama, qwen2, qwen2moe, qwen3, qwen3moe
 from quipu.models.decoder import Model
 
 ARCHITECTURES: Mapping[str, Callable[[ModelKeys, GGUFReader], Model]] = MappingProxyType(
-    {"llama": llama.load, "qwen2": qwen2.load, "qwen3": qwen3.load}
+    {
+        "llama": llama.load,
+        "qwen2": qwen2.load,
+        "qwen2moe": qwen2moe.load,
+        "qwen3": qwen3.load,
+        "qwen3moe": qwen3moe.load,
+    }
 )
 
 

@@ -13,8 +13,29 @@ MAX_HEAD_LENGTH = 65536  # far above any model, so that a hostile file cannot as
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertSpec:
+    """The mixture of experts in every layer.
+
+    Attributes:
+        num_experts: experts to choose from.
+        num_used: experts per token.
+        feed_forward_length: inner size of an expert.
+        normalize: whether the weights of the chosen experts are made to sum to 1.
+        scale: multiplies those weights.
+        shared_feed_forward_length: inner size of the expert that every token uses; 0: there is none.
+    """
+
+    num_experts: int
+    num_used: int
+    feed_forward_length: int
+    normalize: bool
+    scale: float
+    shared_feed_forward_length: int
+
+
+@dataclass(frozen=True, slots=True)
 class DecoderSpec:
-    """Sizes of a dense decoder. Lengths are in values, `context_length` in tokens."""
+    """Sizes of a decoder. Lengths are in values, `context_length` in tokens; `experts` is None in dense ones."""
 
     architecture: str
     vocab_size: int
@@ -28,22 +49,29 @@ class DecoderSpec:
     value_length: int
     rms_epsilon: float
     rope: RopeParams
+    experts: ExpertSpec | None = None
 
     def kv_spec(self, k_type: GGMLType, v_type: GGMLType, page_size: int) -> KVSpec:
         """What the KV cache holds for this model."""
         return KVSpec(self.num_layers, self.num_kv_heads, self.key_length, self.value_length, k_type, v_type, page_size)
 
 
-def read_spec(keys: ModelKeys, reader: GGUFReader, rope: RopeParams) -> DecoderSpec:
-    """Read the sizes that all dense decoders share.
+def read_spec(keys: ModelKeys, reader: GGUFReader, rope: RopeParams, experts: ExpertSpec | None = None) -> DecoderSpec:
+    """Read the sizes that all decoders share.
+
+    Args:
+        keys: the model's metadata.
+        reader: the open file.
+        rope: its rotary embedding.
+        experts: what `models.experts.read_experts` found; None for a dense decoder.
 
     Raises:
         ModelFileError: a key is missing, out of range, or contradicts another.
-        UnsupportedModelError: the file asks for something that dense decoders here do not do.
+        UnsupportedModelError: the file asks for something that decoders here do not do.
     """
-    refuse_unsupported(keys)
-    num_heads = _same_for_all_layers(keys, "attention.head_count")
-    num_kv_heads = _same_for_all_layers(keys, "attention.head_count_kv", num_heads)
+    refuse_unsupported(keys, has_experts=experts is not None)
+    num_heads = same_for_all_layers(keys, "attention.head_count")
+    num_kv_heads = same_for_all_layers(keys, "attention.head_count_kv", num_heads)
     embedding_length = keys.integer("embedding_length", minimum=1)
     if num_heads % num_kv_heads:
         raise ModelFileError(f"{keys.path}: {num_heads} heads cannot share {num_kv_heads} KV heads; convert it again")
@@ -52,7 +80,9 @@ def read_spec(keys: ModelKeys, reader: GGUFReader, rope: RopeParams) -> DecoderS
         vocab_size=_vocab_size(keys, reader),
         context_length=keys.integer("context_length", minimum=1),
         embedding_length=embedding_length,
-        feed_forward_length=_same_for_all_layers(keys, "feed_forward_length"),
+        feed_forward_length=same_for_all_layers(
+            keys, "feed_forward_length", None if experts is None else experts.feed_forward_length
+        ),
         num_layers=keys.integer("block_count", minimum=1, maximum=4096),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
@@ -60,12 +90,13 @@ def read_spec(keys: ModelKeys, reader: GGUFReader, rope: RopeParams) -> DecoderS
         value_length=head_length(keys, "attention.value_length"),
         rms_epsilon=keys.number("attention.layer_norm_rms_epsilon", minimum=0.0),
         rope=rope,
+        experts=experts,
     )
 
 
 def head_length(keys: ModelKeys, name: str) -> int:
     """A head size that defaults to an even share of the embedding."""
-    default = keys.integer("embedding_length", minimum=1) // _same_for_all_layers(keys, "attention.head_count")
+    default = keys.integer("embedding_length", minimum=1) // same_for_all_layers(keys, "attention.head_count")
     if name not in keys and not 1 <= default <= MAX_HEAD_LENGTH:
         raise ModelFileError(
             f"{keys.path}: heads of {default} values follow from {keys.key('embedding_length')} and "
@@ -74,10 +105,11 @@ def head_length(keys: ModelKeys, name: str) -> int:
     return keys.integer(name, default, minimum=1, maximum=MAX_HEAD_LENGTH)
 
 
-# Keys that change what a dense decoder computes, with the values under which it does not.
+# Keys that give a decoder experts, and the value under which it has none.
+_EXPERTS = {"expert_count": (0,), "expert_used_count": (0,)}
+
+# Keys that change what a decoder computes, with the values under which it does not.
 _ONLY_NEUTRAL = {
-    "expert_count": (0,),
-    "expert_used_count": (0,),
     "attention.scale": (),
     "attention.clamp_kqv": (0.0,),
     "attention.max_alibi_bias": (0.0,),
@@ -91,6 +123,8 @@ _ONLY_NEUTRAL = {
     "nextn_predict_layers": (0,),
     "use_parallel_residual": (False,),
     "expert_shared_count": (0,),
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
     "leading_dense_block_count": (0,),
     "rope.scaling.yarn_attn_factor": (1.0,),
     "rope.scaling.yarn_beta_fast": (32.0,),
@@ -100,9 +134,9 @@ _ONLY_NEUTRAL = {
 }
 
 
-def refuse_unsupported(keys: ModelKeys) -> None:
-    """Raise UnsupportedModelError for a key whose value a plain decoder would silently ignore."""
-    for name, neutral in _ONLY_NEUTRAL.items():
+def refuse_unsupported(keys: ModelKeys, *, has_experts: bool = False) -> None:
+    """Raise UnsupportedModelError for a key whose value a decoder would silently ignore."""
+    for name, neutral in (_ONLY_NEUTRAL if has_experts else {**_EXPERTS, **_ONLY_NEUTRAL}).items():
         if name in keys:
             value = keys.metadata[keys.key(name)]
             if not isinstance(value, bool | int | float) or value not in neutral:
@@ -112,7 +146,7 @@ def refuse_unsupported(keys: ModelKeys) -> None:
                 )
 
 
-def _same_for_all_layers(keys: ModelKeys, name: str, default: int | None = None) -> int:
+def same_for_all_layers(keys: ModelKeys, name: str, default: int | None = None) -> int:
     """A size that may be stored per layer, and then has to be equal for all of them."""
     if default is not None and name not in keys:
         return default

@@ -26,7 +26,7 @@ class TensorBook:
         """The required tensor `name` with logical shape [rows, cols]."""
         weight = self.optional(name, rows, cols)
         if weight is None:
-            raise ModelFileError(f"{self._reader.path}: tensor {name!r} is missing; fetch or convert the model again")
+            raise self._missing(name)
         return weight
 
     def vector(self, name: str, length: int) -> Weight:
@@ -35,6 +35,28 @@ class TensorBook:
 
     def optional(self, name: str, rows: int, cols: int) -> Weight | None:
         """The tensor `name` with logical shape [rows, cols] (a vector is one row), or None if the file has none."""
+        return self._take(name, (cols, rows) if rows > 1 else (cols,), rows, cols)
+
+    def stacked(self, name: str, count: int, rows: int, cols: int) -> Weight:
+        """The required tensor `name` of `count` matrices [rows, cols], as one weight [count * rows, cols]."""
+        weight = self._take(name, (cols, rows, count), count * rows, cols)
+        if weight is None:
+            raise self._missing(name)
+        return weight
+
+    @property
+    def path(self) -> object:
+        """The file, for error messages."""
+        return self._reader.path
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._reader.tensors
+
+    def _missing(self, name: str) -> ModelFileError:
+        return ModelFileError(f"{self._reader.path}: tensor {name!r} is missing; fetch or convert the model again")
+
+    def _take(self, name: str, shape: tuple[int, ...], rows: int, cols: int) -> Weight | None:
+        """The tensor `name`, stored with `shape` (fastest first), as a weight [rows, cols]."""
         info = self._reader.tensors.get(name)
         if info is None:
             return None
@@ -43,11 +65,11 @@ class TensorBook:
                 f"{self._reader.path}: tensor {name!r} has type {info.type.name}, no weight type"
             )
         stored = tuple(size for size in info.shape if size != 1) or (1,)
-        expected = tuple(size for size in (cols, rows) if size != 1) or (1,)
+        expected = tuple(size for size in shape if size != 1) or (1,)
         if stored != expected:
             raise ModelFileError(
                 f"{self._reader.path}: tensor {name!r} is {_shape(info.shape)} but the metadata asks for "
-                f"{_shape((cols, rows) if rows > 1 else (cols,))}; convert the model again"
+                f"{_shape(shape)}; convert the model again"
             )
         self._unused.discard(name)
         return Weight(name, info.type, (rows, cols), self._reader.tensor_data(name).reshape(rows, -1))
