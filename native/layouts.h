@@ -12,6 +12,7 @@ constexpr int kGroupsPerBlock = kBlock / kGroup;
 constexpr int kPanelTokens = 16; // tokens in the lanes of one panel
 constexpr int kTileRows = 48;    // weight rows unpacked at once: divisible by 4 and 6, codes fit L1
 constexpr int kMaxRowTokens = 8; // up to here tokens go one by one through the row kernels, with equal bits per token
+constexpr int kRowStreams = 4;   // weight rows that the row kernels read side by side
 
 // Panels that hold this many tokens.
 constexpr int num_panels(int num_tokens) {

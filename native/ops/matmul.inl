@@ -11,7 +11,9 @@ template <class W> constexpr int int16_depth() {
     return W::kSigned ? 1 : depth >= 8 ? 8 : depth >= 4 ? 4 : depth >= 2 ? 2 : 1;
 }
 
-// One unpacked tile: kTileRows rows of 256 codes. Signed formats keep |code| beside the code.
+// One unpacked tile: kTileRows rows of 256 codes. Signed formats keep |code| beside the code. Codes of four rows are
+// interleaved, [row / 4][256 / 4][4 rows][4 codes]: what one step of four rows reads lies in one cache line, and loads
+// of distant lines do not meet in the same set of the first-level cache.
 struct CodeTile {
     alignas(32) uint8_t codes[kTileRows][kBlock];
     alignas(32) uint8_t magnitudes[kTileRows][kBlock];
@@ -21,25 +23,41 @@ struct CodeTile {
 };
 static_assert(sizeof(CodeTile) <= kTileScratchBytes);
 
+constexpr int kInterleavedRows = 4;
+static_assert(kTileRows % kInterleavedRows == 0);
+
+// Where the four codes of row r at a step of four values lie.
+inline const uint8_t *codes_at(const uint8_t (&codes)[kTileRows][kBlock], int r, int step) {
+    return &codes[r / kInterleavedRows * kInterleavedRows][0] + 16 * step + 4 * (r % kInterleavedRows);
+}
+
 template <class W>
 void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group, int num_groups, CodeTile &tile) {
-    for (int r = 0; r < num_rows; r++) {
-        const auto *blocks = reinterpret_cast<const typename W::Block *>(w.data + (row_begin + r) * w.row_bytes) +
-                             first_group / W::kGroups;
-        prefetch(reinterpret_cast<const uint8_t *>(blocks) + 4 * w.row_bytes);
-        decode_groups<W>(blocks, num_groups, tile.scales[r], tile.offsets[r]);
-        for (int b = 0; b * W::kGroups < num_groups; b++) {
-            unrolled<W::kGroups>([&]<int G>() {
-                const int g = b * W::kGroups + G;
-                const B8x32 codes = W::template codes<G>(blocks[b]);
-                store_b8(&tile.codes[r][g * kGroup], codes);
-                if constexpr (W::kSigned)
-                    store_b8(&tile.magnitudes[r][g * kGroup], abs_b8(codes));
-            });
+    using Block = typename W::Block;
+    const int last_row = row_begin + num_rows - 1;
+    for (int r = 0; r < num_rows; r += kInterleavedRows) {
+        const Block *rows[kInterleavedRows]; // past the last row, the last once more
+        unrolled<kInterleavedRows>([&]<int I>() {
+            const int row = std::min(row_begin + r + I, last_row);
+            rows[I] = reinterpret_cast<const Block *>(w.data + row * w.row_bytes) + first_group / W::kGroups;
+            // The next 256 values of this row will be wanted when this tile has met all tokens.
+            const auto *next = reinterpret_cast<const uint8_t *>(rows[I] + kGroupsPerBlock / W::kGroups);
+            for (size_t line = 0; line < sizeof(Block) * (kGroupsPerBlock / W::kGroups); line += 64)
+                prefetch(next + line);
+            decode_groups<W>(rows[I], num_groups, tile.scales[r + I], tile.offsets[r + I]);
             if constexpr (W::kPairScales)
                 for (int i = 0; i < 2 * kGroupsPerBlock; i++)
-                    tile.pair_scales[r][i] = W::pair_scales(blocks[b])[i];
-        }
+                    tile.pair_scales[r + I][i] = W::pair_scales(*rows[I])[i];
+        });
+        for (int b = 0; b * W::kGroups < num_groups; b++)
+            unrolled<W::kGroups>([&]<int G>() {
+                const B8x32 a = W::template codes<G>(rows[0][b]), e = W::template codes<G>(rows[1][b]),
+                            i = W::template codes<G>(rows[2][b]), o = W::template codes<G>(rows[3][b]);
+                const int step = (b * W::kGroups + G) * (kGroup / 4);
+                store_interleaved(&tile.codes[r][0] + 16 * step, a, e, i, o);
+                if constexpr (W::kSigned)
+                    store_interleaved(&tile.magnitudes[r][0] + 16 * step, abs_b8(a), abs_b8(e), abs_b8(i), abs_b8(o));
+            });
     }
 }
 
@@ -47,41 +65,54 @@ void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group,
 // panel that is at most half full is done with H = 1 and twice the rows. Arrays keep two vectors per row in both cases:
 // in this form gcc 12 holds them in registers.
 
-// Products of unsigned codes with activations, summed in int16 over `count` steps of 4 values. `pinned` keeps the
-// compiler from computing all products before the first sum, which needs more registers than there are.
-template <int R, int H>
+// Products of unsigned codes with activations, summed in int16 over Count steps of 4 values. `pinned` fixes the order of
+// instructions: with products before sums in pairs both schedulers of a Zen 3 core get the same share of each kind, and
+// no more than 15 vectors are alive.
+template <int R, int H, int Count>
 [[gnu::always_inline]] inline void sum_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step,
-                                                int count, I16x16 (&acc)[R][2]) {
-    unrolled<R>([&]<int I>() { acc[I][0] = acc[I][1] = zero_i16(); });
-#pragma GCC unroll 1
-    for (const int end = step + count; step < end; step++) {
-        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][H == 2 ? 8 : 0]);
+                                                I16x16 (&acc)[R][2]) {
+    unrolled<Count>([&]<int S>() {
+        const B8x32 a0 = pinned(load_b8(panel.codes[step + S][0]));
+        const B8x32 a1 = H == 2 ? pinned(load_b8(panel.codes[step + S][8])) : a0;
         unrolled<R>([&]<int I>() {
-            const B8x32 code = splat_4bytes(&tile.codes[r + I][4 * step]);
-            acc[I][0] = pinned(acc[I][0] + dot_pairs(code, a0));
-            if constexpr (H == 2)
-                acc[I][1] = pinned(acc[I][1] + dot_pairs(code, a1));
+            const B8x32 code = splat_4bytes(codes_at(tile.codes, r, step + S) + (I / kInterleavedRows) * kInterleavedRows * kBlock + 4 * (I % kInterleavedRows));
+            const I16x16 p0 = pinned(dot_pairs(code, a0));
+            if constexpr (H == 2) {
+                const I16x16 p1 = pinned(dot_pairs(code, a1));
+                acc[I][0] = S == 0 ? p0 : pinned(acc[I][0] + p0);
+                acc[I][1] = S == 0 ? p1 : pinned(acc[I][1] + p1);
+            } else {
+                acc[I][0] = S == 0 ? p0 : pinned(acc[I][0] + p0);
+            }
         });
-    }
+    });
 }
 
 // The same for signed codes, whose products fill an int16 at once and are widened step by step.
-template <int R, int H>
+template <int R, int H, int Count>
 [[gnu::always_inline]] inline void sum_signed_products(const CodeTile &tile, int r, const ActivationPanel &panel,
-                                                       int step, int count, I32x8 (&dots)[R][2]) {
-    unrolled<R>([&]<int I>() { dots[I][0] = dots[I][1] = zero_i32(); });
+                                                       int step, I32x8 (&dots)[R][2]) {
     const I16x16 one = splat_i16(1);
-#pragma GCC unroll 1
-    for (const int end = step + count; step < end; step++) {
-        const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][H == 2 ? 8 : 0]);
+    unrolled<Count>([&]<int S>() {
+        const B8x32 a0 = pinned(load_b8(panel.codes[step + S][0]));
+        const B8x32 a1 = H == 2 ? pinned(load_b8(panel.codes[step + S][8])) : a0;
         unrolled<R>([&]<int I>() {
-            const B8x32 code = splat_4bytes(&tile.codes[r + I][4 * step]),
-                        magnitude = splat_4bytes(&tile.magnitudes[r + I][4 * step]);
-            dots[I][0] = pinned(dots[I][0] + dot_pairs(dot_pairs(magnitude, apply_sign(a0, code)), one));
-            if constexpr (H == 2)
-                dots[I][1] = pinned(dots[I][1] + dot_pairs(dot_pairs(magnitude, apply_sign(a1, code)), one));
+            constexpr int offset = (I / kInterleavedRows) * kInterleavedRows * kBlock + 4 * (I % kInterleavedRows);
+            const B8x32 code = splat_4bytes(codes_at(tile.codes, r, step + S) + offset),
+                        magnitude = splat_4bytes(codes_at(tile.magnitudes, r, step + S) + offset);
+            const B8x32 s0 = pinned(apply_sign(a0, code));
+            if constexpr (H == 2) {
+                const B8x32 s1 = pinned(apply_sign(a1, code));
+                const I16x16 p0 = pinned(dot_pairs(magnitude, s0)), p1 = pinned(dot_pairs(magnitude, s1));
+                const I32x8 d0 = pinned(dot_pairs(p0, one)), d1 = pinned(dot_pairs(p1, one));
+                dots[I][0] = S == 0 ? d0 : pinned(dots[I][0] + d0);
+                dots[I][1] = S == 0 ? d1 : pinned(dots[I][1] + d1);
+            } else {
+                const I32x8 d0 = dot_pairs(dot_pairs(magnitude, s0), one);
+                dots[I][0] = S == 0 ? d0 : pinned(dots[I][0] + d0);
+            }
         });
-    }
+    });
 }
 
 // The integer dot products of group g (32 values).
@@ -90,10 +121,10 @@ template <class W, int R, int H>
                                               I32x8 (&dots)[R][2]) {
     constexpr int kDepth = int16_depth<W>();
     if constexpr (W::kSigned)
-        return sum_signed_products<R, H>(tile, r, panel, g * 8, 8, dots);
+        return sum_signed_products<R, H, 8>(tile, r, panel, g * 8, dots);
     unrolled<8 / kDepth>([&]<int Piece>() {
         I16x16 acc[R][2];
-        sum_products<R, H>(tile, r, panel, g * 8 + Piece * kDepth, kDepth, acc);
+        sum_products<R, H, kDepth>(tile, r, panel, g * 8 + Piece * kDepth, acc);
         unrolled<R>([&]<int I>() {
             const I16x16 factor =
                 splat_i16(W::kPairScales ? tile.pair_scales[r + I][2 * g + Piece * kDepth / 4] : int16_t(1));
@@ -107,7 +138,7 @@ template <class W, int R, int H>
 
 // c[row][16] += products of groups [0, num_groups).
 template <class W, int R, int H>
-[[gnu::noinline]] void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
+[[gnu::noinline, gnu::flatten]] void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
                                      float *c) {
     for (int g = 0; g < num_groups; g++) {
         I32x8 dots[R][2];

@@ -121,6 +121,18 @@ static inline B8x32 load_b8(const void *p) {
 static inline void store_b8(void *p, B8x32 a) {
     _mm256_storeu_si256(static_cast<__m256i *>(p), a.v);
 }
+// Dword i of a, b, c and d at p + 16 * i.
+static inline void store_interleaved(void *p, B8x32 a, B8x32 b, B8x32 c, B8x32 d) {
+    const __m256i ab_low = _mm256_unpacklo_epi32(a.v, b.v), ab_high = _mm256_unpackhi_epi32(a.v, b.v);
+    const __m256i cd_low = _mm256_unpacklo_epi32(c.v, d.v), cd_high = _mm256_unpackhi_epi32(c.v, d.v);
+    const __m256i abcd[4] = {_mm256_unpacklo_epi64(ab_low, cd_low), _mm256_unpackhi_epi64(ab_low, cd_low),
+                             _mm256_unpacklo_epi64(ab_high, cd_high), _mm256_unpackhi_epi64(ab_high, cd_high)};
+    auto *out = static_cast<__m128i *>(p);
+    for (int i = 0; i < 4; i++) {
+        _mm_storeu_si128(out + i, _mm256_castsi256_si128(abcd[i]));
+        _mm_storeu_si128(out + 4 + i, _mm256_extracti128_si256(abcd[i], 1));
+    }
+}
 static inline B8x32 splat_b8(uint8_t x) {
     return {_mm256_set1_epi8(static_cast<char>(x))};
 }

@@ -139,6 +139,12 @@ inline B8x32 load_b8(const void *p) {
 inline void store_b8(void *p, B8x32 a) {
     std::memcpy(p, a.v, 32);
 }
+inline void store_interleaved(void *p, B8x32 a, B8x32 b, B8x32 c, B8x32 d) {
+    const B8x32 *rows[4] = {&a, &b, &c, &d};
+    for (int i = 0; i < 8; i++)
+        for (int row = 0; row < 4; row++)
+            std::memcpy(static_cast<uint8_t *>(p) + 16 * i + 4 * row, rows[row]->v + 4 * i, 4);
+}
 inline B8x32 splat_b8(uint8_t x) {
     return lanes<B8x32>([&](int) { return x; });
 }
