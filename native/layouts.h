@@ -25,22 +25,42 @@ constexpr int64_t round_up(int64_t n, int64_t multiple) {
 
 // Activations of one token for the row kernels: int8 codes with one scale per 32 values. Sums are of codes, times the
 // scale. Arrays are padded with zeros to a multiple of 256 values.
+//
+// Formats with blocks of 256 values sum in integers over a block. For them each scale is also a ratio to the largest of
+// its block, in units of 2^-15 of which 32767 is one, and sums are of codes times that ratio, 8 times (per 32 values) or
+// 16 times (per 16). Rounding the ratio moves a product by less than 2^-15 of the block's largest scale, where rounding
+// the activations to 8 bits moves it by 2^-8.
 struct ActivationRow {
-    int8_t *codes; // [K]
-    float *scales; // [K / 32]
-    float *sums32; // [K / 32]
-    float *sums16; // [K / 16]
+    int8_t *codes;           // [K]
+    float *scales;           // [K / 32]
+    float *sums32;           // [K / 32]
+    float *sums16;           // [K / 16]
+    int16_t *ratios32;       // [K / 32]
+    int16_t *ratios16;       // [K / 16], each ratio twice
+    int16_t *ratio_sums32;   // [K / 32]
+    int16_t *ratio_sums16;   // [K / 16]
+    float *block_scales;     // [K / 256]
 };
 
-// Bytes of one ActivationRow for K values, and its parts inside them.
+// Bytes of one ActivationRow for K values, and its parts inside them: every part begins at a multiple of 16 bytes.
 constexpr int64_t activation_row_bytes(int64_t k) {
     const int64_t padded = round_up(k, kBlock);
-    return padded + padded / 32 * 4 + padded / 32 * 4 + padded / 16 * 4; // every part a multiple of 32 bytes
+    return padded + padded / 32 * 4 * 2 + padded / 16 * 4 + padded / 32 * 2 * 2 + padded / 16 * 2 * 2 +
+           round_up(padded / kBlock * 4, 32);
 }
 inline ActivationRow activation_row(uint8_t *memory, int64_t k) {
-    const int64_t padded = round_up(k, kBlock);
+    const int64_t padded = round_up(k, kBlock), groups = padded / 32;
     auto *floats = reinterpret_cast<float *>(memory + padded);
-    return {reinterpret_cast<int8_t *>(memory), floats, floats + padded / 32, floats + 2 * (padded / 32)};
+    auto *integers = reinterpret_cast<int16_t *>(floats + 4 * groups);
+    return {.codes = reinterpret_cast<int8_t *>(memory),
+            .scales = floats,
+            .sums32 = floats + groups,
+            .sums16 = floats + 2 * groups,
+            .ratios32 = integers,
+            .ratios16 = integers + groups,
+            .ratio_sums32 = integers + 3 * groups,
+            .ratio_sums16 = integers + 4 * groups,
+            .block_scales = reinterpret_cast<float *>(integers + 6 * groups)};
 }
 
 // Activations of 16 tokens over 256 values for the tile kernels: tokens in lanes, 4 neighbours along K per lane.

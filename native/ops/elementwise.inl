@@ -95,23 +95,49 @@ inline float quantize_group(const float *x, B8x32 &codes) {
     return absmax / 127.0f + check;
 }
 
+// The integers of one block of a row whose codes and scales are there; `sums` are those of its codes, per 16 values.
+inline void quantize_ratios(const ActivationRow &row, int block, const int (&sums)[2 * kGroupsPerBlock]) {
+    const int first = block * kGroupsPerBlock;
+    const F32x8 scales = load(row.scales + first);
+    const float largest = max_lane(scales);
+    // Below this the ratio would overflow: such a block counts as zero. A scale that is not finite takes the whole block.
+    const bool is_finite = std::isfinite(sum(scales * splat(0.125f)));
+    const bool is_usable = is_finite && largest > 1e-32f;
+    row.block_scales[block] = is_finite ? largest : NAN;
+    for (int g = 0; g < kGroupsPerBlock; g++) {
+        const float ratio = is_usable ? row.scales[first + g] / largest : 0.0f;
+        const int low = sums[2 * g], high = sums[2 * g + 1]; // |sum of 16 codes| <= 16 * 127: times 16 fits an int16
+        const auto rounded = [](float x) { return static_cast<int16_t>(std::lrint(x)); };
+        row.ratios32[first + g] = rounded(32767.0f * ratio);
+        row.ratios16[2 * (first + g)] = row.ratios16[2 * (first + g) + 1] = row.ratios32[first + g];
+        row.ratio_sums32[first + g] = rounded(8.0f * ratio * static_cast<float>(low + high));
+        row.ratio_sums16[2 * (first + g)] = rounded(16.0f * ratio * static_cast<float>(low));
+        row.ratio_sums16[2 * (first + g) + 1] = rounded(16.0f * ratio * static_cast<float>(high));
+    }
+}
+
 void quantize_row(const float *x, int k, ActivationRow out) {
     const int groups = k / kGroup, padded = static_cast<int>(round_up(k, kBlock)) / kGroup;
+    int block_sums[2 * kGroupsPerBlock];
     for (int g = 0; g < padded; g++) {
-        if (g >= groups) {
+        int low = 0, high = 0;
+        if (g < groups) {
+            B8x32 codes;
+            const float scale = quantize_group(x + g * kGroup, codes);
+            store_b8(out.codes + g * kGroup, codes);
+            sum_halves(codes, low, high);
+            out.scales[g] = scale;
+            out.sums16[2 * g] = scale * low;
+            out.sums16[2 * g + 1] = scale * high;
+            out.sums32[g] = scale * (low + high);
+        } else {
             std::memset(out.codes + g * kGroup, 0, kGroup);
             out.scales[g] = out.sums32[g] = out.sums16[2 * g] = out.sums16[2 * g + 1] = 0.0f;
-            continue;
         }
-        B8x32 codes;
-        const float scale = quantize_group(x + g * kGroup, codes);
-        store_b8(out.codes + g * kGroup, codes);
-        int low, high;
-        sum_halves(codes, low, high);
-        out.scales[g] = scale;
-        out.sums16[2 * g] = scale * low;
-        out.sums16[2 * g + 1] = scale * high;
-        out.sums32[g] = scale * (low + high);
+        block_sums[2 * (g % kGroupsPerBlock)] = low;
+        block_sums[2 * (g % kGroupsPerBlock) + 1] = high;
+        if (g % kGroupsPerBlock == kGroupsPerBlock - 1)
+            quantize_ratios(out, g / kGroupsPerBlock, block_sums);
     }
 }
 

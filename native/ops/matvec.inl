@@ -5,106 +5,13 @@
 namespace quipu::QUIPU_ISA {
 namespace {
 
-// 32 codes against 32 activations; the two or four neighbours' sums land in 8 lanes.
-template <class W, int G> inline I32x8 group_dot(const typename W::Block &block, B8x32 codes, B8x32 activations) {
-    if constexpr (W::kSigned)
-        return dot_pairs(dot_pairs(abs_b8(codes), apply_sign(activations, codes)), splat_i16(1));
-    else if constexpr (W::kPairScales)
-        return dot_pairs(dot_pairs(codes, activations), scale_pair<G>(W::pair_scales(block)));
-    else
-        return dot_pairs(dot_pairs(codes, activations), splat_i16(1));
-}
-
 constexpr int kPrefetchBytes = 1024;
 
-// What one row and one token have summed up so far: products of even and of odd groups, and offsets.
+// What one row and one token have summed up so far.
 struct RowSums {
-    F32x8 even, odd, offsets;
-    void clear() { even = odd = offsets = zero_f32(); }
-    float total() const { return sum((even + odd) - offsets); }
+    F32x8 products, offsets;
+    void clear() { products = offsets = zero_f32(); }
 };
-
-template <class W, int U>
-[[gnu::always_inline]] inline void add_group(const typename W::Block *blocks, B8x32 codes, const int8_t *activations,
-                                             const float *products, RowSums &sums) {
-    const I32x8 dot = group_dot<W, U % W::kGroups>(blocks[U / W::kGroups], codes, load_b8(activations + U * kGroup));
-    F32x8 &acc = U % 2 ? sums.odd : sums.even;
-    acc = fma(to_f32(dot), splat_load(products + U), acc);
-}
-
-// Stores weight scale times activation scale of eight groups and adds up their offsets.
-template <class W>
-[[gnu::always_inline]] inline void multiply_scales(const Decoded<W> &decoded, const ActivationRow &a, int group,
-                                                   float *products, RowSums &sums) {
-    store(products, decoded.scales * load(a.scales + group));
-    if constexpr (W::kPairScales) {
-        sums.offsets = fma(decoded.offsets[0], load(a.sums16 + 2 * group), sums.offsets);
-        sums.offsets = fma(decoded.offsets[1], load(a.sums16 + 2 * group + 8), sums.offsets);
-    } else if constexpr (!W::kSigned) {
-        sums.offsets = fma(decoded.offsets[0], load(a.sums32 + group), sums.offsets);
-    }
-}
-
-// Eight groups of R rows, from `group` on, against one token. The rows go in step, two groups at a time, so that
-// activations are loaded once; `pinned` keeps the compiler from loading ahead what has no register.
-template <class W, int R>
-[[gnu::always_inline]] inline void add_groups(const typename W::Block *const (&rows)[R], int group,
-                                              const ActivationRow &a, RowSums (&sums)[R]) {
-    alignas(32) float products[R][kGroupsPerBlock];
-    const int first = group / W::kGroups;
-    unrolled<R>([&]<int I>() {
-        multiply_scales<W>(W::decode(rows[I] + first), a, group, products[I], sums[I]);
-        sums[I].offsets = pinned(sums[I].offsets);
-    });
-    const int8_t *activations = a.codes + group * kGroup;
-    unrolled<kGroupsPerBlock / 2>([&]<int Pair>() {
-        constexpr int U = 2 * Pair, V = U + 1;
-        const B8x32 a0 = pinned(load_b8(activations + U * kGroup)), a1 = pinned(load_b8(activations + V * kGroup));
-        unrolled<R>([&]<int I>() {
-            const typename W::Block *blocks = rows[I] + first;
-            const B8x32 c0 = W::template codes<U % W::kGroups>(blocks[U / W::kGroups]),
-                        c1 = W::template codes<V % W::kGroups>(blocks[V / W::kGroups]);
-            const I32x8 d0 = group_dot<W, U % W::kGroups>(blocks[U / W::kGroups], c0, a0),
-                        d1 = group_dot<W, V % W::kGroups>(blocks[V / W::kGroups], c1, a1);
-            sums[I].even = pinned(fma(to_f32(d0), splat_load(products[I] + U), sums[I].even));
-            sums[I].odd = pinned(fma(to_f32(d1), splat_load(products[I] + V), sums[I].odd));
-        });
-    });
-}
-
-// The same for several tokens: what the weights hold is taken apart once.
-template <class W>
-[[gnu::noinline]] void add_groups(const typename W::Block *blocks, int group, const ActivationRow *a, int num_tokens,
-                                  RowSums *sums) {
-    const Decoded<W> decoded = W::decode(blocks);
-    B8x32 codes[kGroupsPerBlock];
-    unrolled<kGroupsPerBlock>(
-        [&]<int U>() { codes[U] = W::template codes<U % W::kGroups>(blocks[U / W::kGroups]); });
-    for (int t = 0; t < num_tokens; t++) {
-        alignas(32) float products[kGroupsPerBlock];
-        multiply_scales<W>(decoded, a[t], group, products, sums[t]);
-        unrolled<kGroupsPerBlock>(
-            [&]<int U>() { add_group<W, U>(blocks, codes[U], a[t].codes + group * kGroup, products, sums[t]); });
-    }
-}
-
-// The last groups of a row that ends within an eight (formats with one group per block only): `group` is the first of
-// the row's last eight, whose first `num_done` groups are already counted.
-template <class W>
-[[gnu::noinline]] void add_last_groups(const typename W::Block *blocks, int group, int num_done, const ActivationRow *a,
-                                       int num_tokens, RowSums *sums) {
-    alignas(32) static constexpr float kZerosThenOnes[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
-    Decoded<W> decoded = W::decode(blocks);
-    if constexpr (!W::kSigned)
-        decoded.offsets[0] = decoded.offsets[0] * load(kZerosThenOnes + 8 - num_done);
-    for (int t = 0; t < num_tokens; t++) {
-        alignas(32) float products[kGroupsPerBlock];
-        multiply_scales<W>(decoded, a[t], group, products, sums[t]);
-        for (int u = num_done; u < kGroupsPerBlock; u++)
-            add_group<W, 0>(blocks + u, W::template codes<0>(blocks[u]), a[t].codes + (group + u) * kGroup,
-                            products + u, sums[t]);
-    }
-}
 
 template <class W> inline void prefetch_groups(const typename W::Block *blocks) {
     const auto *ahead = reinterpret_cast<const uint8_t *>(blocks) + kPrefetchBytes;
@@ -112,17 +19,200 @@ template <class W> inline void prefetch_groups(const typename W::Block *blocks) 
         prefetch(ahead + line);
 }
 
-// R rows side by side against all tokens.
-template <class W, int R, bool OneToken>
-inline void add_rows(const typename W::Block *const (&rows)[R], int total_groups, const ActivationRow *a,
-                     int num_tokens, RowSums (&sums)[R][kMaxRowTokens]) {
+// Each class below says how eight groups of a row meet activations, and has the same three functions:
+//   add_rows   R rows against one token. They go in step, two groups at a time, so that activations are loaded once.
+//              `pinned` keeps the compiler from loading ahead what has no register; pairs of equal instructions give
+//              both schedulers of a Zen 3 core the same share of each kind.
+//   add_tokens one row against several tokens: what the weights hold is taken apart once.
+//   total      the result, once all groups are added.
+
+// Blocks of 256 values: sums stay integers over a block, with factors of 16 bits.
+template <class W> struct BlockSums {
+    static constexpr float kProductUnit = 32768.0f / 32767.0f / (1 << W::kFactorShift);
+
+    static float total(const RowSums &s) {
+        return sum(s.products * splat(kProductUnit) - s.offsets * splat(W::kOffsetUnit));
+    }
+
+    static void add_block(const BlockScales &scales, const float *block_scale, I32x8 dots, I32x8 offsets,
+                          RowSums &sums) {
+        const F32x8 scale = splat_load(block_scale);
+        sums.products = fma(to_f32(dots), scales.scale * scale, sums.products);
+        sums.offsets = fma(to_f32(offsets), scales.offset_scale * scale, sums.offsets);
+    }
+
+    template <int R>
+    [[gnu::always_inline]] static void add_rows(const typename W::Block *const (&rows)[R], int group,
+                                                const ActivationRow &a, RowSums (&sums)[R]) {
+        alignas(32) int16_t factors[R][2 * kGroupsPerBlock];
+        const int block = group / kGroupsPerBlock;
+        const int8_t *activations = a.codes + group * kGroup;
+        BlockScales scales[R];
+        I32x8 offsets[R], dots[R];
+        unrolled<R>([&]<int I>() {
+            scales[I] = W::block_scales(rows[I][block]);
+            offsets[I] = W::factors(scales[I], a, block, factors[I]);
+            dots[I] = zero_i32();
+        });
+        keep_in_memory();
+        unrolled<kGroupsPerBlock / 2>([&]<int Pair>() {
+            constexpr int U = 2 * Pair, V = U + 1;
+            const B8x32 a0 = pinned(load_b8(activations + U * kGroup)), a1 = pinned(load_b8(activations + V * kGroup));
+            unrolled<R>([&]<int I>() {
+                const I16x16 p0 = pinned(dot_pairs(W::template codes<U>(rows[I][block]), a0)),
+                             p1 = pinned(dot_pairs(W::template codes<V>(rows[I][block]), a1));
+                const I32x8 d0 = pinned(dot_pairs(p0, W::factor(factors[I] + 2 * U))),
+                            d1 = pinned(dot_pairs(p1, W::factor(factors[I] + 2 * V)));
+                dots[I] = pinned((dots[I] + d0) + d1);
+            });
+        });
+        unrolled<R>([&]<int I>() { add_block(scales[I], a.block_scales + block, dots[I], offsets[I], sums[I]); });
+    }
+
+    [[gnu::noinline, gnu::flatten]] static void add_tokens(const typename W::Block *row, int group,
+                                                           const ActivationRow *a, int num_tokens, RowSums *sums) {
+        const int block = group / kGroupsPerBlock;
+        const BlockScales scales = W::block_scales(row[block]);
+        B8x32 codes[kGroupsPerBlock];
+        unrolled<kGroupsPerBlock>([&]<int U>() { codes[U] = W::template codes<U>(row[block]); });
+        for (int t = 0; t < num_tokens; t++) {
+            alignas(32) int16_t factors[2 * kGroupsPerBlock];
+            const I32x8 offsets = W::factors(scales, a[t], block, factors);
+            keep_in_memory(); // or the compiler replaces loads by shuffles
+            const int8_t *activations = a[t].codes + group * kGroup;
+            I32x8 even = zero_i32(), odd = zero_i32();
+            unrolled<kGroupsPerBlock / 2>([&]<int Pair>() {
+                constexpr int U = 2 * Pair, V = U + 1;
+                const I16x16 p0 = dot_pairs(codes[U], load_b8(activations + U * kGroup)),
+                             p1 = dot_pairs(codes[V], load_b8(activations + V * kGroup));
+                even = even + dot_pairs(p0, W::factor(factors + 2 * U));
+                odd = odd + dot_pairs(p1, W::factor(factors + 2 * V));
+            });
+            add_block(scales, a[t].block_scales + block, even + odd, offsets, sums[t]);
+        }
+    }
+};
+
+// One group per block: each group's sum is scaled by a float of its own.
+template <class W> struct GroupSums {
+    static float total(const RowSums &s) { return sum(s.products - s.offsets); }
+
+    static I32x8 dot(B8x32 codes, B8x32 activations) {
+        const I16x16 pairs = W::kSigned ? dot_pairs(abs_b8(codes), apply_sign(activations, codes))
+                                        : dot_pairs(codes, activations);
+        return dot_pairs(pairs, splat_i16(1));
+    }
+
+    // Stores weight scale times activation scale of eight groups and adds up their offsets.
+    [[gnu::always_inline]] static void multiply_scales(const Decoded<W> &decoded, const ActivationRow &a, int group,
+                                                       float *products, RowSums &sums) {
+        store(products, decoded.scales * load(a.scales + group));
+        if constexpr (!W::kSigned)
+            sums.offsets = fma(decoded.offsets[0], load(a.sums32 + group), sums.offsets);
+    }
+
+    template <int R>
+    [[gnu::always_inline]] static void add_rows(const typename W::Block *const (&rows)[R], int group,
+                                                const ActivationRow &a, RowSums (&sums)[R]) {
+        alignas(32) float products[R][kGroupsPerBlock];
+        const int8_t *activations = a.codes + group * kGroup;
+        F32x8 even[R], odd[R];
+        unrolled<R>([&]<int I>() { multiply_scales(W::decode(rows[I] + group), a, group, products[I], sums[I]); });
+        keep_in_memory();
+        unrolled<kGroupsPerBlock / 2>([&]<int Pair>() {
+            constexpr int U = 2 * Pair, V = U + 1;
+            const B8x32 a0 = pinned(load_b8(activations + U * kGroup)), a1 = pinned(load_b8(activations + V * kGroup));
+            unrolled<R>([&]<int I>() {
+                const I32x8 d0 = pinned(dot(W::template codes<0>(rows[I][group + U]), a0)),
+                            d1 = pinned(dot(W::template codes<0>(rows[I][group + V]), a1));
+                const F32x8 f0 = to_f32(d0), f1 = to_f32(d1);
+                const F32x8 s0 = splat_load(products[I] + U), s1 = splat_load(products[I] + V);
+                even[I] = pinned(Pair == 0 ? f0 * s0 : fma(f0, s0, even[I]));
+                odd[I] = pinned(Pair == 0 ? f1 * s1 : fma(f1, s1, odd[I]));
+            });
+        });
+        unrolled<R>([&]<int I>() { sums[I].products = sums[I].products + (even[I] + odd[I]); });
+    }
+
+    [[gnu::noinline, gnu::flatten]] static void add_tokens(const typename W::Block *row, int group,
+                                                           const ActivationRow *a, int num_tokens, RowSums *sums) {
+        const typename W::Block *blocks = row + group;
+        const Decoded<W> decoded = W::decode(blocks);
+        B8x32 codes[kGroupsPerBlock];
+        unrolled<kGroupsPerBlock>([&]<int U>() { codes[U] = W::template codes<0>(blocks[U]); });
+        for (int t = 0; t < num_tokens; t++) {
+            alignas(32) float products[kGroupsPerBlock];
+            multiply_scales(decoded, a[t], group, products, sums[t]);
+            keep_in_memory();
+            const int8_t *activations = a[t].codes + group * kGroup;
+            F32x8 even = zero_f32(), odd = zero_f32();
+            unrolled<kGroupsPerBlock / 2>([&]<int Pair>() {
+                constexpr int U = 2 * Pair, V = U + 1;
+                const F32x8 f0 = to_f32(dot(codes[U], load_b8(activations + U * kGroup))),
+                            f1 = to_f32(dot(codes[V], load_b8(activations + V * kGroup)));
+                const F32x8 s0 = splat_load(products + U), s1 = splat_load(products + V);
+                even = Pair == 0 ? f0 * s0 : fma(f0, s0, even);
+                odd = Pair == 0 ? f1 * s1 : fma(f1, s1, odd);
+            });
+            sums[t].products = sums[t].products + (even + odd);
+        }
+    }
+
+    // The groups of a row that ends within an eight: its last eight groups, of which `num_done` are already added.
+    [[gnu::noinline]] static void add_last(const typename W::Block *row, int group, int num_done,
+                                           const ActivationRow *a, int num_tokens, RowSums *sums) {
+        alignas(32) static constexpr float kZerosThenOnes[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+        const typename W::Block *blocks = row + group;
+        Decoded<W> decoded = W::decode(blocks);
+        decoded.offsets[0] = decoded.offsets[0] * load(kZerosThenOnes + 8 - num_done);
+        for (int t = 0; t < num_tokens; t++) {
+            alignas(32) float products[kGroupsPerBlock];
+            multiply_scales(decoded, a[t], group, products, sums[t]);
+            F32x8 rest = zero_f32();
+            for (int u = num_done; u < kGroupsPerBlock; u++) {
+                const B8x32 activations = load_b8(a[t].codes + (group + u) * kGroup);
+                rest = fma(to_f32(dot(W::template codes<0>(blocks[u]), activations)), splat_load(products + u), rest);
+            }
+            sums[t].products = sums[t].products + rest;
+        }
+    }
+};
+
+template <class W> using SumsOf = std::conditional_t<W::kGroups == kGroupsPerBlock, BlockSums<W>, GroupSums<W>>;
+
+// What is left of R rows of a format with one group per block behind the last whole eight, which ended at `group`.
+template <class W, int R>
+inline void add_last_groups(const typename W::Block *const (&rows)[R], int group, int total_groups,
+                            const ActivationRow *a, int num_tokens, RowSums (&sums)[R][kMaxRowTokens]) {
+    for (int i = 0; i < R; i++) {
+        if (group > 0) {
+            const int last = total_groups - kGroupsPerBlock;
+            GroupSums<W>::add_last(rows[i], last, group - last, a, num_tokens, sums[i]);
+        } else { // a row of less than eight groups
+            typename W::Block padded[kGroupsPerBlock] = {};
+            std::memcpy(padded, rows[i], total_groups * sizeof(padded[0]));
+            GroupSums<W>::add_tokens(padded, 0, a, num_tokens, sums[i]);
+        }
+    }
+}
+
+template <class W, int R>
+[[gnu::noinline, gnu::flatten]] void matvec_rows(const Matrix &w, int row, int row_stride, const ActivationRow *a,
+                                                 int num_tokens, float *out, int64_t out_stride) {
+    using Sums = SumsOf<W>;
+    const int total_groups = w.cols / kGroup;
+    const typename W::Block *rows[R];
+    RowSums sums[R][kMaxRowTokens];
+    unrolled<R>([&]<int I>() {
+        rows[I] = reinterpret_cast<const typename W::Block *>(w.data + (row + int64_t(I) * row_stride) * w.row_bytes);
+    });
     int g = 0;
-    if constexpr (OneToken) {
+    if (num_tokens == 1) {
         RowSums now[R];
         unrolled<R>([&]<int I>() { now[I].clear(); });
         for (; g + kGroupsPerBlock <= total_groups; g += kGroupsPerBlock) {
             unrolled<R>([&]<int I>() { prefetch_groups<W>(rows[I] + g / W::kGroups); });
-            add_groups<W, R>(rows, g, a[0], now);
+            Sums::template add_rows<R>(rows, g, a[0], now);
         }
         unrolled<R>([&]<int I>() { sums[I][0] = now[I]; });
     } else {
@@ -132,39 +222,15 @@ inline void add_rows(const typename W::Block *const (&rows)[R], int total_groups
         for (; g + kGroupsPerBlock <= total_groups; g += kGroupsPerBlock)
             for (int i = 0; i < R; i++) {
                 prefetch_groups<W>(rows[i] + g / W::kGroups);
-                add_groups<W>(rows[i] + g / W::kGroups, g, a, num_tokens, sums[i]);
+                Sums::add_tokens(rows[i], g, a, num_tokens, sums[i]);
             }
     }
-    if constexpr (W::kGroups == 1) {
-        if (g == total_groups)
-            return;
-        for (int i = 0; i < R; i++) {
-            if (g > 0) {
-                const int last = total_groups - kGroupsPerBlock;
-                add_last_groups<W>(rows[i] + last, last, g - last, a, num_tokens, sums[i]);
-            } else { // a row of less than eight groups
-                typename W::Block padded[kGroupsPerBlock] = {};
-                std::memcpy(padded, rows[i], total_groups * sizeof(padded[0]));
-                add_groups<W>(padded, 0, a, num_tokens, sums[i]);
-            }
-        }
-    }
-}
-
-template <class W, int R>
-inline void matvec_rows(const Matrix &w, int row, int row_stride, const ActivationRow *a, int num_tokens, float *out,
-                        int64_t out_stride) {
-    const typename W::Block *rows[R];
-    RowSums sums[R][kMaxRowTokens];
-    for (int i = 0; i < R; i++)
-        rows[i] = reinterpret_cast<const typename W::Block *>(w.data + (row + int64_t(i) * row_stride) * w.row_bytes);
-    if (num_tokens == 1)
-        add_rows<W, R, true>(rows, w.cols / kGroup, a, 1, sums);
-    else
-        add_rows<W, R, false>(rows, w.cols / kGroup, a, num_tokens, sums);
+    if constexpr (W::kGroups == 1)
+        if (g < total_groups)
+            add_last_groups<W, R>(rows, g, total_groups, a, num_tokens, sums);
     for (int i = 0; i < R; i++)
         for (int t = 0; t < num_tokens; t++)
-            out[t * out_stride + row + i * row_stride] = sums[i][t].total();
+            out[t * out_stride + row + i * row_stride] = Sums::total(sums[i][t]);
 }
 
 template <class W>

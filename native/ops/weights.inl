@@ -7,6 +7,10 @@
 //                                            an int8 scale per 16 values multiplies the code, offsets per 16 values)
 // kSigned: codes are signed and have no offset. kMaxCode bounds unsigned codes and so how many products fit an int16.
 // The other formats have traits of another shape, see weights_eights.inl.
+//
+// Row kernels sum a block of 256 values in integers: products of pairs times int16 factors, which are the integer scale
+// of the weights times the ratio of the activations (see ActivationRow), shifted up by kFactorShift. Eight groups of
+// largest values must fit an int32: 2 * (2 * kMaxCode * 127) * (largest scale << kFactorShift) * 8 <= 2^31 - 1.
 #pragma once
 
 #include "ops/weights_eights.inl"
@@ -66,6 +70,15 @@ struct WeightsQ4_K {
         const B8x32 bytes = load_b8(b.qs + 32 * (G / 2));
         return (G % 2 ? shift_right<4>(bytes) : bytes) & splat_b8(0x0F);
     }
+    static constexpr int kFactorShift = 9;
+    static constexpr float kOffsetUnit = 1.0f / (8 << kFactorShift);
+    static_assert(int64_t(4) * kMaxCode * 127 * (63 << kFactorShift) * 8 <= INT32_MAX);
+    static_assert(int64_t(2) * (63 << kFactorShift) * 8 * 32 * 127 <= INT32_MAX); // minima times sums
+    static BlockScales block_scales(const Block &b) { return load_6bit_scales<kFactorShift>(&b); }
+    static I32x8 factors(const BlockScales &s, const ActivationRow &a, int block, int16_t *factors) {
+        return factor_pairs(s.integers, a.ratios32 + 8 * block, a.ratio_sums32 + 8 * block, factors);
+    }
+    static I16x16 factor(const int16_t *factors) { return splat_two(factors); }
     static Decoded<WeightsQ4_K> decode(const Block *b) {
         Decoded<WeightsQ4_K> decoded;
         load_6bit_pairs(b, decoded.scales, decoded.offsets[0]);
@@ -85,6 +98,15 @@ struct WeightsQ5_K {
         else
             return low | (shift_right<G - 4>(high) & splat_b8(0x10));
     }
+    static constexpr int kFactorShift = 8;
+    static constexpr float kOffsetUnit = 1.0f / (8 << kFactorShift);
+    static_assert(int64_t(4) * kMaxCode * 127 * (63 << kFactorShift) * 8 <= INT32_MAX);
+    static_assert(int64_t(2) * (63 << kFactorShift) * 8 * 32 * 127 <= INT32_MAX); // minima times sums
+    static BlockScales block_scales(const Block &b) { return load_6bit_scales<kFactorShift>(&b); }
+    static I32x8 factors(const BlockScales &s, const ActivationRow &a, int block, int16_t *factors) {
+        return factor_pairs(s.integers, a.ratios32 + 8 * block, a.ratio_sums32 + 8 * block, factors);
+    }
+    static I16x16 factor(const int16_t *factors) { return splat_two(factors); }
     static Decoded<WeightsQ5_K> decode(const Block *b) {
         Decoded<WeightsQ5_K> decoded;
         load_6bit_pairs(b, decoded.scales, decoded.offsets[0]);
@@ -108,6 +130,18 @@ struct WeightsQ6_K {
             return low | (shift_right<2 * part - 4>(high) & splat_b8(0x30));
     }
     static const int8_t *pair_scales(const Block &b) { return b.scales; }
+    static constexpr int kFactorShift = 6;
+    static constexpr float kOffsetUnit = 32.0f / (16 << kFactorShift);
+    static_assert(int64_t(4) * kMaxCode * 127 * (128 << kFactorShift) * 8 <= INT32_MAX);
+    static_assert(int64_t(2) * (128 << kFactorShift) * 16 * 16 * 127 <= INT32_MAX); // scales times sums
+    static BlockScales block_scales(const Block &b) {
+        const F32x8 d = splat(f16_to_f32(b.d));
+        return {load_i8_scales<kFactorShift>(b.scales), d, d};
+    }
+    static I32x8 factors(const BlockScales &s, const ActivationRow &a, int block, int16_t *factors) {
+        return factor_each(s.integers, a.ratios16 + 16 * block, a.ratio_sums16 + 16 * block, factors);
+    }
+    static I16x16 factor(const int16_t *factors) { return splat_halves(factors); }
     static Decoded<WeightsQ6_K> decode(const Block *b) {
         const float d = f16_to_f32(b->d);
         const F32x8 offset = splat(32.0f * d);

@@ -193,13 +193,6 @@ static inline I16x16 dot_pairs(B8x32 unsigned_bytes, B8x32 signed_bytes) {
 static inline I16x16 splat_i16(int16_t x) {
     return {_mm256_set1_epi16(x)};
 }
-// 16-bit lanes 0-7 get the signed byte scales[2 * pair], lanes 8-15 scales[2 * pair + 1].
-template <int Pair> static inline I16x16 scale_pair(const int8_t *scales) {
-    const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i *>(scales));
-    constexpr char a = 2 * Pair, b = 2 * Pair + 1;
-    const __m128i chosen = _mm_shuffle_epi8(all, _mm_setr_epi8(a, a, a, a, a, a, a, a, b, b, b, b, b, b, b, b));
-    return {_mm256_cvtepi8_epi16(chosen)};
-}
 static inline I32x8 zero_i32() {
     return {_mm256_setzero_si256()};
 }
@@ -226,22 +219,74 @@ static inline void sum_halves(B8x32 a, int &low, int &high) {
 static inline F32x8 load_i8_f32(const int8_t *p) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))))};
 }
-// The eight 6-bit scales and eight 6-bit minima of a Q4_K or Q5_K block, as floats. `block` points at its 16-byte head:
+// The eight 6-bit scales, then the eight 6-bit minima of a Q4_K or Q5_K block as bytes. `head` is its first 16 bytes:
 // two halves, then 12 bytes a0-3 b0-3 c0-3 with scales 0-3 = a & 63, minima 0-3 = b & 63, scales 4-7 = (c & 15) | a >>
 // 6 << 4, minima 4-7 = c >> 4 | b >> 6 << 4.
-static inline void load_6bit_pairs(const void *block, F32x8 &scales, F32x8 &minima) {
-    const __m128i head = _mm_loadu_si128(static_cast<const __m128i *>(block));
+static inline __m128i unpack_6bit_pairs(__m128i head) {
     const __m128i low = _mm_shuffle_epi8(head, _mm_setr_epi8(4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
     const __m128i high =
         _mm_shuffle_epi8(head, _mm_setr_epi8(-1, -1, -1, -1, 4, 5, 6, 7, -1, -1, -1, -1, 8, 9, 10, 11));
     const __m128i shifted = _mm_blend_epi16(low, _mm_srli_epi16(low, 4), 0xC0);
     const __m128i low_bits = _mm_and_si128(shifted, _mm_setr_epi32(0x3F3F3F3F, 0x0F0F0F0F, 0x3F3F3F3F, 0x0F0F0F0F));
     const __m128i high_bits = _mm_and_si128(_mm_srli_epi16(high, 2), _mm_set1_epi8(0x30));
-    const __m128i all = _mm_or_si128(low_bits, high_bits);
+    return _mm_or_si128(low_bits, high_bits);
+}
+// The same as floats, times the block's scales.
+static inline void load_6bit_pairs(const void *block, F32x8 &scales, F32x8 &minima) {
+    const __m128i head = _mm_loadu_si128(static_cast<const __m128i *>(block));
+    const __m128i all = unpack_6bit_pairs(head);
     const __m128 factors = _mm_cvtph_ps(head); // d, dmin and two that are not used
     scales = {_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(all)), _mm256_broadcastss_ps(factors))};
     minima = {_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(all, 8))),
                             _mm256_broadcastss_ps(_mm_movehdup_ps(factors)))};
+}
+// The integer scales of a block of 256 values, shifted up, and its float scales in all lanes.
+struct BlockScales {
+    I16x16 integers;
+    F32x8 scale, offset_scale;
+};
+// Q4_K or Q5_K: 8 scales in lanes 0-7, 8 minima in lanes 8-15; d and dmin.
+template <int Shift> static inline BlockScales load_6bit_scales(const void *block) {
+    const __m128i head = _mm_loadu_si128(static_cast<const __m128i *>(block));
+    const __m256i wide = _mm256_cvtepu8_epi16(unpack_6bit_pairs(head));
+    const __m128 halves = _mm_cvtph_ps(head); // d, dmin and two that are not used
+    return {{_mm256_slli_epi16(wide, Shift)},
+            {_mm256_broadcastss_ps(halves)},
+            {_mm256_broadcastss_ps(_mm_movehdup_ps(halves))}};
+}
+// factors[2 * i] = factors[2 * i + 1] = lane i of `integers` times ratios[i] over 2^15, rounded, for the first 8 lanes;
+// returns the products of the other 8 lanes with `sums`, neighbours added, in lanes 0-3.
+static inline I32x8 factor_pairs(I16x16 integers, const int16_t *ratios, const int16_t *sums, int16_t *factors) {
+    const auto load8 = [](const int16_t *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); };
+    const __m128i f = _mm_mulhrs_epi16(_mm256_castsi256_si128(integers.v), load8(ratios));
+    _mm_store_si128(reinterpret_cast<__m128i *>(factors), _mm_unpacklo_epi16(f, f));
+    _mm_store_si128(reinterpret_cast<__m128i *>(factors + 8), _mm_unpackhi_epi16(f, f));
+    return {_mm256_zextsi128_si256(_mm_madd_epi16(_mm256_extracti128_si256(integers.v, 1), load8(sums)))};
+}
+// 16 signed bytes, shifted up.
+template <int Shift> static inline I16x16 load_i8_scales(const int8_t *p) {
+    return {_mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))), Shift)};
+}
+// factors[i] = lane i of `integers` times ratios[i] over 2^15, rounded; returns the products of all lanes with `sums`,
+// neighbours added.
+static inline I32x8 factor_each(I16x16 integers, const int16_t *ratios, const int16_t *sums, int16_t *factors) {
+    const auto load16 = [](const int16_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); };
+    _mm256_store_si256(reinterpret_cast<__m256i *>(factors), _mm256_mulhrs_epi16(integers.v, load16(ratios)));
+    return {_mm256_madd_epi16(integers.v, load16(sums))};
+}
+// 16-bit lanes 0-7 get p[0], lanes 8-15 get p[1].
+static inline I16x16 splat_halves(const int16_t *p) {
+    int32_t both;
+    std::memcpy(&both, p, 4);
+    return {_mm256_shuffle_epi8(_mm256_set1_epi32(both),
+                                _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3,
+                                                 2, 3, 2, 3, 2, 3, 2, 3))};
+}
+// 16-bit lanes alternate between p[0] and p[1].
+static inline I16x16 splat_two(const int16_t *p) {
+    int32_t both;
+    std::memcpy(&both, p, 4);
+    return {_mm256_set1_epi32(both)};
 }
 // 32 floats already scaled into [-127, 127], rounded to nearest, as signed bytes in order.
 static inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {

@@ -197,9 +197,6 @@ inline I16x16 dot_pairs(B8x32 unsigned_bytes, B8x32 signed_bytes) {
 inline I16x16 splat_i16(int16_t x) {
     return lanes<I16x16>([&](int) { return x; });
 }
-template <int Pair> inline I16x16 scale_pair(const int8_t *scales) {
-    return lanes<I16x16>([&](int i) { return scales[2 * Pair + i / 8]; });
-}
 inline I32x8 zero_i32() {
     return {};
 }
@@ -222,17 +219,63 @@ inline void sum_halves(B8x32 a, int &low, int &high) {
 inline F32x8 load_i8_f32(const int8_t *p) {
     return lanes<F32x8>([&](int i) { return static_cast<float>(p[i]); });
 }
-inline void load_6bit_pairs(const void *block, F32x8 &scales, F32x8 &minima) {
-    uint16_t head[2];
-    std::memcpy(head, block, 4);
-    const float d = f16_to_f32(head[0]), dmin = f16_to_f32(head[1]);
+inline void unpack_6bit_pairs(const void *block, uint8_t (&scales)[8], uint8_t (&minima)[8]) {
     const uint8_t *a = static_cast<const uint8_t *>(block) + 4, *b = a + 4, *c = b + 4;
     for (int i = 0; i < 4; i++) {
-        scales.v[i] = d * (a[i] & 63);
-        minima.v[i] = dmin * (b[i] & 63);
-        scales.v[4 + i] = d * ((c[i] & 15) | (a[i] >> 6 << 4));
-        minima.v[4 + i] = dmin * ((c[i] >> 4) | (b[i] >> 6 << 4));
+        scales[i] = a[i] & 63;
+        minima[i] = b[i] & 63;
+        scales[4 + i] = static_cast<uint8_t>((c[i] & 15) | (a[i] >> 6 << 4));
+        minima[4 + i] = static_cast<uint8_t>((c[i] >> 4) | (b[i] >> 6 << 4));
     }
+}
+inline void load_6bit_pairs(const void *block, F32x8 &scales, F32x8 &minima) {
+    uint16_t head[2];
+    uint8_t s[8], m[8];
+    std::memcpy(head, block, 4);
+    unpack_6bit_pairs(block, s, m);
+    const float d = f16_to_f32(head[0]), dmin = f16_to_f32(head[1]);
+    scales = lanes<F32x8>([&](int i) { return d * s[i]; });
+    minima = lanes<F32x8>([&](int i) { return dmin * m[i]; });
+}
+struct BlockScales {
+    I16x16 integers;
+    F32x8 scale, offset_scale;
+};
+template <int Shift> inline BlockScales load_6bit_scales(const void *block) {
+    uint16_t head[2];
+    uint8_t scales[8], minima[8];
+    std::memcpy(head, block, 4);
+    unpack_6bit_pairs(block, scales, minima);
+    return {lanes<I16x16>([&](int i) { return (i < 8 ? scales[i] : minima[i - 8]) << Shift; }),
+            splat(f16_to_f32(head[0])), splat(f16_to_f32(head[1]))};
+}
+// The product of 16-bit integers over 2^15, rounded as the vector instruction does.
+inline int16_t multiply_rounded(int a, int b) {
+    return static_cast<int16_t>((a * b + (1 << 14)) >> 15);
+}
+inline I32x8 factor_pairs(I16x16 integers, const int16_t *ratios, const int16_t *sums, int16_t *factors) {
+    for (int i = 0; i < 16; i++)
+        factors[i] = multiply_rounded(integers.v[i / 2], ratios[i / 2]);
+    return lanes<I32x8>([&](int i) {
+        const int16_t *minima = integers.v + 8 + 2 * i;
+        return i < 4 ? minima[0] * sums[2 * i] + minima[1] * sums[2 * i + 1] : 0;
+    });
+}
+template <int Shift> inline I16x16 load_i8_scales(const int8_t *p) {
+    return lanes<I16x16>([&](int i) { return p[i] * (1 << Shift); });
+}
+inline I32x8 factor_each(I16x16 integers, const int16_t *ratios, const int16_t *sums, int16_t *factors) {
+    for (int i = 0; i < 16; i++)
+        factors[i] = multiply_rounded(integers.v[i], ratios[i]);
+    return lanes<I32x8>([&](int i) {
+        return integers.v[2 * i] * sums[2 * i] + integers.v[2 * i + 1] * sums[2 * i + 1];
+    });
+}
+inline I16x16 splat_halves(const int16_t *p) {
+    return lanes<I16x16>([&](int i) { return p[i / 8]; });
+}
+inline I16x16 splat_two(const int16_t *p) {
+    return lanes<I16x16>([&](int i) { return p[i % 2]; });
 }
 inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
     const F32x8 *parts[4] = {&a, &b, &c, &d};
