@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "blocks.h"
+#include "formats/encode.h"
 #include "formats/formats.h"
+#include "formats/grids.h"
 #include "formats/scalar_float.h"
 #include "kernels.h"
 #include "simd/scalar/vec.h"
