@@ -323,7 +323,7 @@ def test_after_closing(model_path: Path) -> None:
     "arguments",
     [
         {"device": "cuda"},
-        {"kv_type": "q8_0"},
+        {"kv_type": "q4_k"},
         {"kv_type": ("f16",)},
         {"threads": 0},
         {"threads": 1_000_000},

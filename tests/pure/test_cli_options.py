@@ -316,6 +316,8 @@ def test_load_options_reach_the_model() -> None:
     }
     assert run_options("-c", "0", "-t", "-1").llm_arguments() == {}
     assert run_options("-ctk", "f32").llm_arguments() == {"kv_type": ("f32", "f16")}
+    for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"):
+        assert run_options("-ctk", name, "-ctv", name.upper()).llm_arguments() == {"kv_type": name}
     for words in ("-c -5", "-t -2", "-b 0", "-ub -1", "-ctk q9", "-ngl many"):
         with pytest.raises(UsageError):
             typed(words).llm_arguments()
@@ -324,9 +326,9 @@ def test_load_options_reach_the_model() -> None:
 def test_options_without_effect_warn_once_each() -> None:
     options = typed("-ngl 99 -ts 24,24 -ctk q4_0 -ctv Q8_0 --mlock --no-mmap -fa")
     warnings = options.warnings()
-    assert len(warnings) == 6
+    assert len(warnings) == 4
     assert all("\n" not in line for line in warnings)
-    assert options.llm_arguments() == {"kv_type": "f16"}
+    assert options.llm_arguments() == {"kv_type": ("q4_0", "q8_0")}
     assert run_options("-ngl", "0", "-ctk", "f16", "-fa").warnings() == []
 
 

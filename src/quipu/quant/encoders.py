@@ -95,7 +95,7 @@ def _affine(values: Floats, blocks: Blocks, most: int) -> None:
     scale = (values.max(axis=1) - lowest) / np.float32(most)
     codes = _rounded(_scaled(values - lowest[:, np.newaxis], scale) + np.float32(0.5), most)
     blocks["d"] = _scale(values, scale)
-    blocks["m"] = lowest
+    blocks["m"] = np.where(_finite_rows(values), lowest, np.float32(0))
     _store_codes(codes, blocks)
 
 
@@ -106,13 +106,18 @@ def _largest(values: Floats) -> Floats:
 
 
 def _scale(values: Floats, scale: Floats) -> npt.NDArray[np.float16]:
-    return np.where(np.isfinite(values).all(axis=1), scale, np.float32(np.nan)).astype(np.float16)
+    return np.where(_finite_rows(values), scale, np.float32(np.nan)).astype(np.float16)
+
+
+def _finite_rows(values: Floats) -> npt.NDArray[np.bool_]:
+    finite: npt.NDArray[np.bool_] = np.isfinite(values).all(axis=1)
+    return finite
 
 
 def _scaled(values: Floats, scale: Floats) -> Floats:
     """values times the reciprocal of scale; zeros where there is none, or where a value is not finite."""
     reciprocal = np.float32(1) / scale
-    usable = np.isfinite(reciprocal) & np.isfinite(values).all(axis=1)
+    usable = np.isfinite(reciprocal) & _finite_rows(values)
     reciprocal = np.where(usable, reciprocal, np.float32(0))
     scaled: Floats = np.where(usable[:, np.newaxis], values, np.float32(0)) * reciprocal[:, np.newaxis]
     return scaled
