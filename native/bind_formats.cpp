@@ -1,5 +1,5 @@
-// The Python side of formats/: what the types are, and unpacking and encoding on their own, which tests compare with the
-// numpy definition.
+// The Python side of formats/: what the types are, and unpacking and encoding on their own, which tests compare with
+// the numpy definition.
 #include <string>
 
 #include "bind.h"
@@ -60,7 +60,8 @@ void bind_formats(nb::module_ &m) {
         "unpack", &unpack, nb::arg("type_id"), nb::arg("data").noconvert(), nb::arg("out").noconvert(),
         "Unpack `data`, uint8 [bytes], whole blocks of the type with this id, into `out`, float32 [values], with the\n"
         "bits of quipu.quant.dequantize. ValueError if the id is unknown or a size is wrong.");
-    m.def("encode", &encode, nb::arg("type_id"), nb::arg("values").noconvert(), nb::arg("out").noconvert(),
-          "Encode `values`, float32 [values], into `out`, uint8 [bytes], as a quantized KV cache does, with the bits of\n"
-          "quipu.quant.encode. ValueError if the type has no such encoder or a size is wrong.");
+    m.def(
+        "encode", &encode, nb::arg("type_id"), nb::arg("values").noconvert(), nb::arg("out").noconvert(),
+        "Encode `values`, float32 [values], into `out`, uint8 [bytes], as a quantized KV cache does, with the bits of\n"
+        "quipu.quant.encode. ValueError if the type has no such encoder or a size is wrong.");
 }

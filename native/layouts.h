@@ -67,10 +67,10 @@ struct Matrix {
 
 // One layer of the paged KV cache. A page of a KV head holds keys in tiles of 16 tokens and values in rows.
 //
-// Keys of a float type are [page_size / 16][key_length][16], so that a query meets 16 keys per vector without horizontal
-// sums. Quantized keys are [page_size / 16][blocks] groups of 16 blocks, one per token, with their fields turned the same
-// way: scales [16], minima [16], fifth bits [4 bytes][16] with the bytes in the order 0 2 1 3, codes [bytes][16]. Every
-// byte belongs to one token, so tokens of a tile can be written at the same time.
+// Keys of a float type are [page_size / 16][key_length][16], so that a query meets 16 keys per vector without
+// horizontal sums. Quantized keys are [page_size / 16][blocks] groups of 16 blocks, one per token, with their fields
+// turned the same way: scales [16], minima [16], fifth bits [4 bytes][16] with the bytes in the order 0 2 1 3, codes
+// [bytes][16]. Every byte belongs to one token, so tokens of a tile can be written at the same time.
 //
 // Values are [page_size] rows as in a file: numbers, or blocks along the head. Heads that are no whole number of blocks
 // are padded with zeros.
@@ -87,25 +87,25 @@ struct KvLayer {
     uint8_t *v_page(int64_t page, int head) const { return v + (page * num_kv_heads + head) * v_head_bytes(); }
 };
 
-constexpr int kKeyTile = 16;  // tokens in the lanes of one key tile
-constexpr int kKeyBlock = 64; // keys that get one softmax step; blocks lie at multiples of it, whatever the page size
+constexpr int kKeyTile = 16;    // tokens in the lanes of one key tile
+constexpr int kKeyBlock = 64;   // keys that get one softmax step; blocks lie at multiples of it, whatever the page size
 constexpr int kValueSlice = 32; // dimensions of a value that are widened at a time
 
 // What one attention op computes, the same for every unit of a run.
 struct AttentionShape {
     int32_t num_kv_heads, group_size; // query heads per KV head
     int32_t key_length, value_length;
-    int32_t window;  // a query sees this many tokens up to its own; 0: all
-    float scale;     // of q . k
-    float softcap;   // scores become softcap * tanh(score / softcap); 0: they stay
+    int32_t window;     // a query sees this many tokens up to its own; 0: all
+    float scale;        // of q . k
+    float softcap;      // scores become softcap * tanh(score / softcap); 0: they stay
     const float *sinks; // a logit per query head that takes part in the softmax and has no value, or nullptr
 };
 
 // Queries of one sequence that share a KV head, against a range of keys: what one unit of attention works on.
 struct AttentionWork {
-    const float *q;   // first query row of the unit, head 0 of the group
-    int64_t q_stride; // floats between tokens
-    int num_queries;  // tokens
+    const float *q;         // first query row of the unit, head 0 of the group
+    int64_t q_stride;       // floats between tokens
+    int num_queries;        // tokens
     int first_position;     // of the first query
     int key_begin, key_end; // positions
     int kv_head;

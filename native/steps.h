@@ -20,10 +20,10 @@ struct PackedActivations {
 // The units of attention in a run, and the memory of their partial results: shared by all layers with the same window
 // and number of query heads per KV head.
 //
-// A unit is a block of queries of one sequence against a chunk of its keys. Chunks lie at multiples of their size, which
-// depends on the number of new tokens alone and is the same for all small ones; so neither the threads nor other
-// sequences change how a token's result is put together. The size grows with the number of query blocks, which give work
-// to all threads by themselves, and so bounds the memory of partial results.
+// A unit is a block of queries of one sequence against a chunk of its keys. Chunks lie at multiples of their size,
+// which depends on the number of new tokens alone and is the same for all small ones; so neither the threads nor other
+// sequences change how a token's result is put together. The size grows with the number of query blocks, which give
+// work to all threads by themselves, and so bounds the memory of partial results.
 class AttentionPlan final : public RunPlan {
   public:
     struct Unit {

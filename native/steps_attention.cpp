@@ -7,7 +7,7 @@ namespace quipu {
 
 namespace {
 
-constexpr int kChunkKeys = 256;    // keys of a unit for up to kChunkQueries new tokens
+constexpr int kChunkKeys = 256; // keys of a unit for up to kChunkQueries new tokens
 constexpr int kChunkQueries = 16;
 
 int sequence_of(const RunArguments &run, int token) {

@@ -69,8 +69,7 @@ template <class F> inline void for_row_tiles(int num_rows, F f) {
 }
 
 // scores[R][16] of rows kKeyBlock apart = q[key_length][R] . keys[key_length][16].
-template <int R>
-[[gnu::noinline]] void score_tile(const float *q, const float *keys, int key_length, float *scores) {
+template <int R> [[gnu::noinline]] void score_tile(const float *q, const float *keys, int key_length, float *scores) {
     F32x8 acc[R][2];
     unrolled<R>([&]<int I>() { acc[I][0] = acc[I][1] = zero_f32(); });
 #pragma GCC unroll 1
@@ -166,9 +165,7 @@ struct AttentionUnit {
     WidenValues widen_values;
 
     // First position that query i sees of a window, and one behind its last.
-    int first_seen(int i) const {
-        return shape.window ? std::max(0, work.first_position + i + 1 - shape.window) : 0;
-    }
+    int first_seen(int i) const { return shape.window ? std::max(0, work.first_position + i + 1 - shape.window) : 0; }
     int end_seen(int i) const { return work.first_position + i + 1; }
 };
 
@@ -259,8 +256,20 @@ void attention(const AttentionShape &shape, const KvLayer &layer, const Attentio
     float *q = scratch, *scores = q + int64_t(num_rows) * shape.key_length, *keys = scores + num_rows * kKeyBlock,
           *values = keys + round_up(shape.key_length, kGroup) * kKeyTile;
     float *row_max = partial + int64_t(num_rows) * out_width, *row_sum = row_max + num_rows;
-    const AttentionUnit unit{shape,     layer,  work,  num_rows, out_width, q, scores, keys, values, partial,
-                             row_max,   row_sum, widen_keys_of(layer.k_type), widen_values_of(layer.v_type)};
+    const AttentionUnit unit{shape,
+                             layer,
+                             work,
+                             num_rows,
+                             out_width,
+                             q,
+                             scores,
+                             keys,
+                             values,
+                             partial,
+                             row_max,
+                             row_sum,
+                             widen_keys_of(layer.k_type),
+                             widen_values_of(layer.v_type)};
     pack_queries(unit);
     std::memset(partial, 0, sizeof(float) * num_rows * out_width);
     std::fill(row_max, row_max + num_rows, -INFINITY);

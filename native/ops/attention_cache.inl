@@ -164,10 +164,8 @@ void kv_write(const KvLayer &layer, const float *k, const float *v, int64_t page
     uint8_t *row = layer.v_page(page, kv_head) + slot * layer.v_row_bytes;
     slot %= kKeyTile;
     with_cache_type(
-        layer.k_type, 
-        [&]<class C>(C) {
-            write_numbers<C>(tile + slot * sizeof(typename C::Number), k, layer.key_length, kKeyTile);
-        },
+        layer.k_type,
+        [&]<class C>(C) { write_numbers<C>(tile + slot * sizeof(typename C::Number), k, layer.key_length, kKeyTile); },
         [&]<class C>(C) { write_key_blocks<C>(layer.k_type, tile, slot, k, layer.key_length); });
     with_cache_type(
         layer.v_type, [&]<class C>(C) { write_numbers<C>(row, v, layer.value_length, 1); },
@@ -197,8 +195,8 @@ template <class C> void widen_key_blocks(const uint8_t *tile, int length, float 
         const auto widen = [&](const int8_t *levels, float *to) {
             for (int h = 0; h < 2; h++) {
                 const F32x8 level = load_i8_f32(levels + 8 * h);
-                store(to + 8 * h, C::kHasMinimum || C::kHalf != 0.0f ? fma(level, scale[h], offset[h])
-                                                                     : level * scale[h]);
+                store(to + 8 * h,
+                      C::kHasMinimum || C::kHalf != 0.0f ? fma(level, scale[h], offset[h]) : level * scale[h]);
             }
         };
         const uint8_t *codes = tile + Tile::kCodes;
@@ -206,8 +204,8 @@ template <class C> void widen_key_blocks(const uint8_t *tile, int length, float 
             for (int j = 0; j < 32; j++)
                 widen(reinterpret_cast<const int8_t *>(codes) + j * kKeyTile, out + j * kKeyTile);
         } else {
-            // Code byte j of 16 tokens: dimension j in the low lanes, j + 16 in the high lanes. Their fifth bits are bit
-            // j % 8 of byte j / 8 and of byte j / 8 + 2.
+            // Code byte j of 16 tokens: dimension j in the low lanes, j + 16 in the high lanes. Their fifth bits are
+            // bit j % 8 of byte j / 8 and of byte j / 8 + 2.
             unrolled<2>([&]<int Byte>() {
                 unrolled<8>([&]<int Bit>() {
                     constexpr int j = 8 * Byte + Bit;
@@ -275,8 +273,7 @@ void widen_value_blocks(const uint8_t *rows, int64_t row_bytes, int slice, int, 
         }
         for (int i = 0; i < 4; i++) {
             const F32x8 level = load_i8_f32(levels + 8 * i);
-            store(out + 8 * i,
-                  C::kHasMinimum || C::kHalf != 0.0f ? fma(level, scale, offset) : level * scale);
+            store(out + 8 * i, C::kHasMinimum || C::kHalf != 0.0f ? fma(level, scale, offset) : level * scale);
         }
     }
 }

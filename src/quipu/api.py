@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.choice import choose_backend
+from quipu.backends.program import CACHE_TYPES
 from quipu.chat import ChatTemplate, ReasoningParser
 from quipu.engine import (
     Engine,
@@ -43,10 +44,7 @@ Prompts: TypeAlias = list[str] | list[list[int]] | list[str | list[int]]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """A conversation: each message has a `role` and a `content`."""
 
-KV_TYPES = {
-    name: GGMLType[name.upper()]
-    for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-}
+KV_TYPES = {kv_type.name.lower(): kv_type for kv_type in CACHE_TYPES}
 """The types that the KV cache can be stored in, by the names that llama.cpp uses."""
 _MOST_THREADS = 1024
 
@@ -85,8 +83,7 @@ class LLM:
             path: a GGUF file; of a split model the first shard.
             ctx_size: most tokens of a request; None: the trained length, as far as memory allows.
             threads: CPU threads; None: one for each physical core that this process may use.
-            kv_type: how keys and values are cached: "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0" or
-                "iq4_nl"; a pair chooses for keys and values separately.
+            kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately.
             device: "auto" or "cpu".
             batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
             kv_tokens: tokens that the cache holds over all requests; None: one full context, or several short ones.

@@ -3,6 +3,7 @@ and what must not change a single bit."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -110,7 +111,14 @@ def test_every_pair_of_cache_types_reads_the_same_codes(
 @pytest.mark.parametrize("type_", CACHE_TYPES, ids=lambda t: t.name)
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "key_length", "value_length", "page_size"),
-    [(7, 1, 32, 32, 16), (4, 4, 80, 80, 32), (3, 1, 24, 40, 64), (2, 2, 8, 100, 16), (40, 2, 128, 96, 128), (1, 1, 1, 1, 16)],
+    [
+        (7, 1, 32, 32, 16),
+        (4, 4, 80, 80, 32),
+        (3, 1, 24, 40, 64),
+        (2, 2, 8, 100, 16),
+        (40, 2, 128, 96, 128),
+        (1, 1, 1, 1, 16),
+    ],
 )
 def test_odd_shapes(
     backend: CPUBackend,
@@ -179,7 +187,7 @@ def test_threads_and_neighbours_change_no_bit() -> None:
     executable, kv = case.start(CPUBackend(2))
     lengths = [600, 1, 300]
     firsts = np.cumsum([0, *(-(-length // 32) + 1 for length in lengths)])
-    tables = [case.pages[begin:end] for begin, end in zip(firsts[:-1], firsts[1:], strict=True)]
+    tables = [case.pages[begin:end] for begin, end in itertools.pairwise(firsts)]
 
     def batch(parts: list[tuple[int, int, int]]) -> Batch:
         """Parts are (sequence, begin, end); token id = position."""

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quipu.backends import program
 from quipu.cli.bench import BenchOptions
 from quipu.cli.command import parse, settle_flags
+from quipu.cli.load_options import CACHE_TYPES
 from quipu.cli.run_options import Mode, RunOptions
 from quipu.cli.sampling_options import parse_logit_bias
 from quipu.cli.texts import read_text, unescape
@@ -316,7 +318,8 @@ def test_load_options_reach_the_model() -> None:
     }
     assert run_options("-c", "0", "-t", "-1").llm_arguments() == {}
     assert run_options("-ctk", "f32").llm_arguments() == {"kv_type": ("f32", "f16")}
-    for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"):
+    assert [kv_type.name.lower() for kv_type in program.CACHE_TYPES] == list(CACHE_TYPES)
+    for name in CACHE_TYPES:
         assert run_options("-ctk", name, "-ctv", name.upper()).llm_arguments() == {"kv_type": name}
     for words in ("-c -5", "-t -2", "-b 0", "-ub -1", "-ctk q9", "-ngl many"):
         with pytest.raises(UsageError):

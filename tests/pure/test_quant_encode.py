@@ -73,7 +73,9 @@ def test_iq4_nl_keeps_its_levels_and_has_the_best_scale() -> None:
 
     for factor in (0.99, 1.01):
         other = stored.copy()
-        other[:, :2] = (stored[:, :2].copy().view(np.float16).astype(np.float64) * factor).astype(np.float16).view(np.uint8)
+        other[:, :2] = (
+            (stored[:, :2].copy().view(np.float16).astype(np.float64) * factor).astype(np.float16).view(np.uint8)
+        )
         assert (error(stored) <= error(other) + 1e-9).all()
 
 

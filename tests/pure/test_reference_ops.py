@@ -313,5 +313,7 @@ def test_windows_soft_caps_and_sinks(
                 scores = [softcap * math.tanh(score / softcap) for score in scores]
             weights = [math.exp(score) for score in scores]
             total = sum(weights) + (math.exp(float(sinks[head])) if sinks is not None else 0.0)
-            mixed = sum(w * v[p, head // 2].astype(np.float64) for w, p in zip(weights, range(first, i + 1), strict=True))
+            mixed = sum(
+                w * v[p, head // 2].astype(np.float64) for w, p in zip(weights, range(first, i + 1), strict=True)
+            )
             np.testing.assert_allclose(got[i, head * length : (head + 1) * length], mixed / total, atol=1e-5)

@@ -17,7 +17,7 @@ from quipu.errors import UsageError
 _model = partial(typer.Option, rich_help_panel="Model")
 _speed = partial(typer.Option, rich_help_panel="Speed and memory")
 
-# Names of KV cache types, as llama.cpp has them. `quipu.api` has the same; importing it would slow down every verb.
+# Names of KV cache types, as llama.cpp has them: those of backends.program, whose import would slow down every verb.
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
@@ -49,7 +49,12 @@ class LoadOptions:
     ] = None
     cache_type_k: Annotated[
         str | None,
-        _speed("-ctk", "--cache-type-k", metavar="TYPE", help=f"type of the cached keys, one of {', '.join(CACHE_TYPES)}; not given: f16"),
+        _speed(
+            "-ctk",
+            "--cache-type-k",
+            metavar="TYPE",
+            help=f"type of the cached keys, one of {', '.join(CACHE_TYPES)}; not given: f16",
+        ),
     ] = None
     cache_type_v: Annotated[
         str | None,

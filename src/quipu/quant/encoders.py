@@ -70,8 +70,8 @@ def iq4_nl(values: Floats, blocks: Blocks) -> None:
     """The value of largest magnitude sets a first scale, by which codes are chosen; the scale is then the one with the
     least squared error, weighted by the squared value."""
     levels = np.array(IQ4_NL_LEVELS, np.float32)
-    codes = np.searchsorted(_IQ4_NL_MIDPOINTS, _scaled(values, _largest(values) / levels[0]), side="right")
-    codes = codes.astype(np.uint8)
+    scaled = _scaled(values, _largest(values) / levels[0])
+    codes: Codes = np.searchsorted(_IQ4_NL_MIDPOINTS, scaled, side="right").astype(np.uint8)
     products = np.zeros(len(values), np.float32)
     squares = np.zeros(len(values), np.float32)
     for value, level in zip(values.T, levels[codes].T, strict=True):  # one by one: the order of a float sum counts
@@ -117,7 +117,7 @@ def _finite_rows(values: Floats) -> npt.NDArray[np.bool_]:
 def _scaled(values: Floats, scale: Floats) -> Floats:
     """values times the reciprocal of scale; zeros where there is none, or where a value is not finite."""
     reciprocal = np.float32(1) / scale
-    usable = np.isfinite(reciprocal) & _finite_rows(values)
+    usable = _finite_rows(values) & _finite_rows(reciprocal[:, np.newaxis])
     reciprocal = np.where(usable, reciprocal, np.float32(0))
     scaled: Floats = np.where(usable[:, np.newaxis], values, np.float32(0)) * reciprocal[:, np.newaxis]
     return scaled
@@ -132,9 +132,9 @@ def _store_codes(codes: Codes, blocks: Blocks) -> None:
     blocks["qs"] = _pack_nibbles(codes & np.uint8(15))
     assert blocks.dtype.names is not None
     if "qh" in blocks.dtype.names:
-        blocks["qh"] = np.packbits(codes >> 4, axis=1, bitorder="little")
+        blocks["qh"] = np.packbits(codes >> np.uint8(4), axis=1, bitorder="little")
 
 
 def _pack_nibbles(codes: Codes) -> Codes:
     """Value j in the low half of byte j, value j + 16 in the high half."""
-    return codes[:, :16] | codes[:, 16:] << 4
+    return codes[:, :16] | codes[:, 16:] << np.uint8(4)

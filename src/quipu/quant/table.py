@@ -163,7 +163,9 @@ def encode(values: npt.NDArray[np.floating], type_name: str | GGMLType) -> npt.N
         raise UsageError(f"{row.type.name} values are not encoded one block at a time; choose one of {names}")
     block_size, block_bytes = row.type.block_size, row.type.block_bytes
     if values.ndim == 0 or values.shape[-1] % block_size:
-        raise UsageError(f"rows of shape {list(values.shape)} are not whole {row.type.name} blocks of {block_size} values")
+        raise UsageError(
+            f"rows of shape {list(values.shape)} are not whole {row.type.name} blocks of {block_size} values"
+        )
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, block_size)
     blocks = np.zeros(len(flat), np.dtype(list(row.layout.items())))
     chunk = max(1, _CHUNK_VALUES // block_size)
