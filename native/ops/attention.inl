@@ -126,20 +126,25 @@ inline void cap_scores(float *scores, int begin, int end, float cap) {
 // the row's sum and output are rescaled when its maximum rises.
 inline void softmax_row(float *scores, int begin, int end, int first, int last, float &row_max, float &row_sum,
                         float *out, int out_width) {
-    std::fill(scores + begin, scores + first, -INFINITY);
-    std::fill(scores + last, scores + end, -INFINITY);
+    const auto fill_unseen = [&](float value) {
+        for (int i = begin; i < first; i++)
+            scores[i] = value;
+        for (int i = last; i < end; i++)
+            scores[i] = value;
+    };
+    fill_unseen(-INFINITY);
     F32x8 highest = splat(row_max);
     for (int i = begin; i < end; i += 8)
         highest = max(load(scores + i), highest); // in this order a NaN is passed over, and found by the sum
     const float best = max_lane(highest);
     const F32x8 shift = splat(best);
-    for (int i = begin; i < end; i += 8)
-        store(scores + i, exp2_not_positive(load(scores + i) - shift));
-    std::fill(scores + begin, scores + first, 0.0f);
-    std::fill(scores + last, scores + end, 0.0f);
     F32x8 total = zero_f32();
-    for (int i = begin; i < end; i += 8)
-        total = total + load(scores + i);
+    for (int i = begin; i < end; i += 8) {
+        const F32x8 weight = exp2_not_positive(load(scores + i) - shift);
+        store(scores + i, weight);
+        total = total + weight; // what is not seen adds 2^-126, less than any rounding of a sum that holds a 1
+    }
+    fill_unseen(0.0f);
     if (best > row_max) {
         if (row_max != -INFINITY) {
             const float factor = exp2_not_positive(row_max - best);
@@ -176,7 +181,7 @@ inline void pack_queries(const AttentionUnit &unit) {
     const float factor = shape.softcap != 0.0f ? shape.scale / shape.softcap : shape.scale * kLog2E;
     for_row_tiles(unit.num_rows, [&]<int R>(int r) {
         for (int i = 0; i < R; i++) {
-            const float *from = unit.work.q + (r + i) / shape.group_size * unit.work.q_stride +
+            const float *from = unit.work.q + int64_t((r + i) / shape.group_size) * unit.work.q_stride +
                                 int64_t((r + i) % shape.group_size) * key_length;
             float *to = unit.q + int64_t(r) * key_length + i;
             for (int d = 0; d < key_length; d++)
@@ -185,63 +190,96 @@ inline void pack_queries(const AttentionUnit &unit) {
     });
 }
 
-// The block of keys at `block`, lanes [begin, end) of it in whole tiles, against rows [row_begin, row_end) and what
-// shares a register tile with them.
-inline void attend_block(const AttentionUnit &unit, int block, int begin, int end, int row_begin, int row_end) {
-    const AttentionShape &shape = unit.shape;
-    const KvLayer &layer = unit.layer;
-    const int key_length = shape.key_length;
-    const auto in_pages = [&](int lane, int64_t row_bytes, const uint8_t *base, int64_t head_bytes) {
-        const int position = block + lane;
-        const int64_t page = unit.work.page_table[position / layer.page_size];
-        return base + (page * layer.num_kv_heads + unit.work.kv_head) * head_bytes +
-               position % layer.page_size * row_bytes;
-    };
-    const auto for_rows = [&](auto f) {
-        for_row_tiles(unit.num_rows, [&]<int R>(int r) {
-            if (r + R > row_begin && r < row_end)
-                f.template operator()<R>(r);
-        });
-    };
+// A block of keys: its first position, its lanes [begin, end) in whole tiles, and where the rows of each tile lie.
+struct KeyBlock {
+    int position, begin, end;
+    const uint8_t *keys[kKeyBlock / kKeyTile], *values[kKeyBlock / kKeyTile];
+};
 
-    for (int lane = begin; lane < end; lane += kKeyTile) {
-        const uint8_t *tile = in_pages(lane, layer.k_row_bytes, layer.k, layer.k_head_bytes());
-        const float *keys = reinterpret_cast<const float *>(tile);
+inline KeyBlock find_block(const AttentionUnit &unit, int position) {
+    const KvLayer &layer = unit.layer;
+    const AttentionWork &work = unit.work;
+    KeyBlock block;
+    block.position = position;
+    block.begin = std::max(work.key_begin - position, 0) / kKeyTile * kKeyTile;
+    block.end = static_cast<int>(round_up(std::min(work.key_end - position, kKeyBlock), kKeyTile));
+    for (int lane = block.begin; lane < block.end; lane += kKeyTile) {
+        const int64_t page = work.page_table[(position + lane) / layer.page_size];
+        const int64_t slot = (position + lane) % layer.page_size;
+        block.keys[lane / kKeyTile] = layer.k_page(page, work.kv_head) + slot * layer.k_row_bytes;
+        block.values[lane / kKeyTile] = layer.v_page(page, work.kv_head) + slot * layer.v_row_bytes;
+    }
+    return block;
+}
+
+inline void prefetch_bytes(const uint8_t *p, int64_t num_bytes) {
+    for (int64_t i = 0; i < num_bytes; i += 64)
+        prefetch(p + i);
+}
+
+// Runs f<R>(first row) over the register tiles that hold rows [row_begin, row_end).
+template <class F> inline void for_tiles_of(const AttentionUnit &unit, int row_begin, int row_end, F f) {
+    for_row_tiles(unit.num_rows, [&]<int R>(int r) {
+        if (r + R > row_begin && r < row_end)
+            f.template operator()<R>(r);
+    });
+}
+
+inline void score_block(const AttentionUnit &unit, const KeyBlock &block, int row_begin, int row_end) {
+    const int key_length = unit.shape.key_length;
+    for (int lane = block.begin; lane < block.end; lane += kKeyTile) {
+        const int tile = lane / kKeyTile;
+        // Pages lie anywhere, so nothing but us knows what is read next: the values of this tile, and the next keys.
+        prefetch_bytes(block.values[tile], kKeyTile * unit.layer.v_row_bytes);
+        if (lane + kKeyTile < block.end)
+            prefetch_bytes(block.keys[tile + 1], kKeyTile * unit.layer.k_row_bytes);
+        const float *keys = reinterpret_cast<const float *>(block.keys[tile]);
         if (unit.widen_keys) {
-            unit.widen_keys(tile, key_length, unit.keys);
+            unit.widen_keys(block.keys[tile], key_length, unit.keys);
             keys = unit.keys;
         }
-        for_rows([&]<int R>(int r) {
+        for_tiles_of(unit, row_begin, row_end, [&]<int R>(int r) {
             score_tile<R>(unit.q + int64_t(r) * key_length, keys, key_length, unit.scores + r * kKeyBlock + lane);
         });
     }
+}
 
-    int last_lane = begin; // behind the last lane that any row sees
-    for_rows([&]<int R>(int r) {
+// Scores to weights. Returns one behind the last lane that any row sees.
+inline int weigh_scores(const AttentionUnit &unit, const KeyBlock &block, int row_begin, int row_end) {
+    const AttentionShape &shape = unit.shape;
+    int last_lane = block.begin;
+    for_tiles_of(unit, row_begin, row_end, [&]<int R>(int r) {
+        int query = r / shape.group_size, head = r % shape.group_size;
         for (int row = r; row < r + R; row++) {
-            const int query = row / shape.group_size;
-            const int first = std::clamp(unit.first_seen(query) - block, begin, end),
-                      last = std::clamp(unit.end_seen(query) - block, begin, end);
+            const int first = std::clamp(unit.first_seen(query) - block.position, block.begin, block.end),
+                      last = std::clamp(unit.end_seen(query) - block.position, block.begin, block.end);
             float *scores = unit.scores + row * kKeyBlock;
-            if (first >= last) {
-                std::fill(scores + begin, scores + end, 0.0f);
-                continue;
+            if (first < last) {
+                last_lane = std::max(last_lane, last);
+                if (shape.softcap != 0.0f)
+                    cap_scores(scores, block.begin, block.end, shape.softcap);
+                softmax_row(scores, block.begin, block.end, first, last, unit.row_max[row], unit.row_sum[row],
+                            unit.out + int64_t(row) * unit.out_width, unit.out_width);
+            } else {
+                std::fill(scores + block.begin, scores + block.end, 0.0f);
             }
-            last_lane = std::max(last_lane, last);
-            if (shape.softcap != 0.0f)
-                cap_scores(scores, begin, end, shape.softcap);
-            softmax_row(scores, begin, end, first, last, unit.row_max[row], unit.row_sum[row],
-                        unit.out + int64_t(row) * unit.out_width, unit.out_width);
+            if (++head == shape.group_size) {
+                head = 0;
+                query++;
+            }
         }
     });
+    return last_lane;
+}
 
+inline void add_values(const AttentionUnit &unit, const KeyBlock &block, int last_lane, int row_begin, int row_end) {
+    const int begin = block.begin;
     for (int slice = 0; slice * kValueSlice < unit.out_width; slice++) {
         const int width = std::min(kValueSlice, unit.out_width - slice * kValueSlice);
         for (int lane = begin; lane < last_lane; lane += kKeyTile)
-            unit.widen_values(in_pages(lane, layer.v_row_bytes, layer.v, layer.v_head_bytes()), layer.v_row_bytes,
-                              slice, width / 8, std::min(kKeyTile, last_lane - lane),
-                              unit.values + (lane - begin) * kValueSlice);
-        for_rows([&]<int R>(int r) {
+            unit.widen_values(block.values[lane / kKeyTile], unit.layer.v_row_bytes, slice, width / 8,
+                              std::min(kKeyTile, last_lane - lane), unit.values + (lane - begin) * kValueSlice);
+        for_tiles_of(unit, row_begin, row_end, [&]<int R>(int r) {
             for (int d = 0; d < width; d += 16)
                 weigh_values<R>(unit.scores + r * kKeyBlock + begin, unit.values + d, last_lane - begin,
                                 unit.out + int64_t(r) * unit.out_width + slice * kValueSlice + d, unit.out_width);
@@ -274,15 +312,18 @@ void attention(const AttentionShape &shape, const KvLayer &layer, const Attentio
     std::memset(partial, 0, sizeof(float) * num_rows * out_width);
     std::fill(row_max, row_max + num_rows, -INFINITY);
     std::fill(row_sum, row_sum + num_rows, 0.0f);
-    for (int block = work.key_begin / kKeyBlock * kKeyBlock; block < work.key_end; block += kKeyBlock) {
-        const int begin = std::max(work.key_begin - block, 0) / kKeyTile * kKeyTile,
-                  end = static_cast<int>(round_up(std::min(work.key_end - block, kKeyBlock), kKeyTile));
+    for (int position = work.key_begin / kKeyBlock * kKeyBlock; position < work.key_end; position += kKeyBlock) {
+        const KeyBlock block = find_block(unit, position);
         // Queries before the block see none of it, nor do those whose window begins behind it.
-        int first_query = std::max(0, block - work.first_position), end_query = work.num_queries;
-        while (end_query > first_query && unit.first_seen(end_query - 1) >= block + end)
+        int first_query = std::max(0, position - work.first_position), end_query = work.num_queries;
+        while (end_query > first_query && unit.first_seen(end_query - 1) >= position + block.end)
             end_query--;
-        if (first_query < end_query)
-            attend_block(unit, block, begin, end, first_query * shape.group_size, end_query * shape.group_size);
+        if (first_query == end_query)
+            continue;
+        const int row_begin = first_query * shape.group_size, row_end = end_query * shape.group_size;
+        score_block(unit, block, row_begin, row_end);
+        const int last_lane = weigh_scores(unit, block, row_begin, row_end);
+        add_values(unit, block, last_lane, row_begin, row_end);
     }
 }
 

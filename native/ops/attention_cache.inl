@@ -69,10 +69,11 @@ struct CacheQ8_0 {
 };
 
 struct CacheIQ4_NL {
+    static constexpr std::array<int8_t, 16> kLevels = std::to_array(kIQ4NLLevels);
     using Block = BlockIQ4_NL;
     static constexpr float kHalf = 0.0f;
     static constexpr bool kHasMinimum = false, kHasFifthBits = false, kIsBytes = false;
-    static B8x32 levels(B8x32 codes) { return lookup(kIQ4NLLevels, codes); }
+    static B8x32 levels(B8x32 codes) { return lookup16(kLevels, codes); }
 };
 
 // Calls f with the trait of a cache type; `float_f` gets those without blocks.
@@ -206,26 +207,30 @@ template <class C> void widen_key_blocks(const uint8_t *tile, int length, float 
         } else {
             // Code byte j of 16 tokens: dimension j in the low lanes, j + 16 in the high lanes. Their fifth bits are
             // bit j % 8 of byte j / 8 and of byte j / 8 + 2.
-            unrolled<2>([&]<int Byte>() {
-                unrolled<8>([&]<int Bit>() {
-                    constexpr int j = 8 * Byte + Bit;
-                    B8x32 code = split_nibbles(codes + j * kKeyTile);
-                    if constexpr (C::kHasFifthBits) {
-                        const B8x32 bits = load_b8(tile + Tile::kFifthBits + 2 * Byte * kKeyTile);
-                        constexpr int kShift = Bit - 4;
+            const auto widen_pair = [&](int j, B8x32 code) {
+                alignas(32) int8_t levels[32];
+                store_b8(levels, C::levels(code));
+                keep_in_memory(); // loads that widen are cheaper than shuffles
+                widen(levels, out + j * kKeyTile);
+                widen(levels + 16, out + (j + 16) * kKeyTile);
+            };
+            if constexpr (C::kHasFifthBits) {
+                for (int byte = 0; byte < 2; byte++) {
+                    const B8x32 bits = load_b8(tile + Tile::kFifthBits + 2 * byte * kKeyTile);
+                    unrolled<8>([&]<int Bit>() {
                         B8x32 moved = bits;
-                        if constexpr (kShift > 0)
-                            moved = shift_right<kShift>(bits);
-                        else if constexpr (kShift < 0)
-                            moved = shift_left<-kShift>(bits);
-                        code = code | (moved & splat_b8(16));
-                    }
-                    alignas(32) int8_t levels[32];
-                    store_b8(levels, C::levels(code));
-                    widen(levels, out + j * kKeyTile);
-                    widen(levels + 16, out + (j + 16) * kKeyTile);
-                });
-            });
+                        if constexpr (Bit > 4)
+                            moved = shift_right<Bit - 4>(bits);
+                        else if constexpr (Bit < 4)
+                            moved = shift_left<4 - Bit>(bits);
+                        const int j = 8 * byte + Bit;
+                        widen_pair(j, split_nibbles(codes + j * kKeyTile) | (moved & splat_b8(16)));
+                    });
+                }
+            } else {
+                for (int j = 0; j < 16; j++)
+                    widen_pair(j, split_nibbles(codes + j * kKeyTile));
+            }
         }
     }
 }
@@ -270,6 +275,7 @@ void widen_value_blocks(const uint8_t *rows, int64_t row_bytes, int slice, int, 
             if constexpr (C::kHasFifthBits)
                 code = code | expand_bits(block.qh, 16);
             store_b8(buffer, C::levels(code));
+            keep_in_memory();
         }
         for (int i = 0; i < 4; i++) {
             const F32x8 level = load_i8_f32(levels + 8 * i);

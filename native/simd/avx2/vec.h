@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 
@@ -168,10 +169,10 @@ static inline B8x32 expand_bits(const void *p, uint8_t value) {
     return {_mm256_and_si256(set, _mm256_set1_epi8(static_cast<char>(value)))};
 }
 
-// table[code] for codes 0 to 15.
-static inline B8x32 lookup(const int8_t *table, B8x32 codes) {
-    const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i *>(table));
-    return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), codes.v)};
+// table[index] for indices 0 to 15.
+static inline B8x32 lookup16(const std::array<int8_t, 16> &table, B8x32 indices) {
+    const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i *>(table.data()));
+    return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), indices.v)};
 }
 
 static inline I16x16 zero_i16() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -159,8 +160,8 @@ inline B8x32 expand_bits(const void *p, uint8_t value) {
     const auto *bytes = static_cast<const uint8_t *>(p);
     return lanes<B8x32>([&](int i) { return (bytes[i / 8] >> (i % 8)) & 1 ? value : 0; });
 }
-inline B8x32 lookup(const int8_t *table, B8x32 codes) {
-    return lanes<B8x32>([&](int i) { return static_cast<uint8_t>(table[codes.v[i]]); });
+inline B8x32 lookup16(const std::array<int8_t, 16> &table, B8x32 indices) {
+    return lanes<B8x32>([&](int i) { return static_cast<uint8_t>(table[indices.v[i]]); });
 }
 inline I16x16 zero_i16() {
     return {};
