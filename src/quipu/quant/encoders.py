@@ -117,7 +117,7 @@ def _finite_rows(values: Floats) -> npt.NDArray[np.bool_]:
 def _scaled(values: Floats, scale: Floats) -> Floats:
     """values times the reciprocal of scale; zeros where there is none, or where a value is not finite."""
     reciprocal = np.float32(1) / scale
-    usable = _finite_rows(values) & _finite_rows(reciprocal[:, np.newaxis])
+    usable = np.logical_and(_finite_rows(values), np.isfinite(reciprocal))
     reciprocal = np.where(usable, reciprocal, np.float32(0))
     scaled: Floats = np.where(usable[:, np.newaxis], values, np.float32(0)) * reciprocal[:, np.newaxis]
     return scaled
