@@ -110,7 +110,7 @@ def _scale(values: Floats, scale: Floats) -> npt.NDArray[np.float16]:
 
 
 def _finite_rows(values: Floats) -> npt.NDArray[np.bool_]:
-    finite: npt.NDArray[np.bool_] = np.isfinite(values).all(axis=1)
+    finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(values), axis=1)
     return finite
 
 
