@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bind.h"
+#include "formats/encode.h"
 #include "formats/formats.h"
 #include "steps.h"
 
@@ -59,6 +60,12 @@ PackedActivations allocate_packed(Program &program, int max_width, bool as_int8,
 void check_product(const ValueBuffer &x, const Matrix &weight, const ValueBuffer &out) {
     require(weight.cols == x.width && weight.rows == out.width, "linear: sizes do not match");
     require(!runs_on_int8(weight.type) || weight.cols % kGroup == 0, "linear: columns are not whole groups of 32");
+}
+
+// Heads that are no whole number of blocks are padded.
+int64_t cache_row_bytes(int type, int length) {
+    const Format &format = *find_format(type);
+    return round_up(length, format.block_size) / format.block_size * format.block_bytes;
 }
 
 RunArguments make_arguments(const Program &program, const KvCache &kv, const Ints &token_ids, const Ints &positions,
@@ -132,17 +139,26 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
         .def(
             "__init__",
             [](KvCache *self, int num_layers, int num_kv_heads, int key_length, int value_length, int page_size,
-               bool k_is_f16, bool v_is_f16, int64_t num_pages) {
+               int k_type, int v_type, int64_t num_pages) {
                 require(num_layers > 0 && num_kv_heads > 0 && key_length > 0 && value_length > 0 && num_pages > 0,
                         "KvCache: sizes must be positive");
-                require(page_size > 0 && page_size % 16 == 0 && page_size <= kMaxPageSize,
-                        "KvCache: page_size must be a multiple of 16, at most 256");
-                const KvLayer shape{nullptr,      nullptr,   num_kv_heads, key_length,
-                                    value_length, page_size, k_is_f16,     v_is_f16};
+                require(page_size > 0 && page_size % kKeyTile == 0, "KvCache: page_size must be a multiple of 16");
+                require(is_cache_type(k_type) && is_cache_type(v_type), "KvCache: a type that caches cannot hold");
+                const KvLayer shape{.k = nullptr,
+                                    .v = nullptr,
+                                    .num_kv_heads = num_kv_heads,
+                                    .key_length = key_length,
+                                    .value_length = value_length,
+                                    .page_size = page_size,
+                                    .k_type = k_type,
+                                    .v_type = v_type,
+                                    .k_row_bytes = cache_row_bytes(k_type, key_length),
+                                    .v_row_bytes = cache_row_bytes(v_type, value_length)};
                 new (self) KvCache(num_layers, shape, num_pages);
             },
             nb::arg("num_layers"), nb::arg("num_kv_heads"), nb::arg("key_length"), nb::arg("value_length"),
-            nb::arg("page_size"), nb::arg("k_is_f16"), nb::arg("v_is_f16"), nb::arg("num_pages"));
+            nb::arg("page_size"), nb::arg("k_type"), nb::arg("v_type"), nb::arg("num_pages"));
+    nb::class_<AttentionPlan>(m, "AttentionPlan", "How attention with one window is divided, worked out once per run.");
 
     nb::class_<Program>(m, "Program", "Steps over value slots, replayed by a team in one call.")
         .def(
@@ -238,23 +254,39 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
             },
             nb::arg("x"), nb::arg("head_dim"), nb::arg("neox"), nb::arg("table"), nb::arg("out"), nb::arg("waits"))
         .def(
+            "attention_plan",
+            [](Program &p, int window, int group_size) {
+                require(window >= 0 && group_size > 0, "attention_plan: sizes must be positive");
+                auto plan = std::make_shared<AttentionPlan>(window, group_size);
+                p.append_plan(plan);
+                return plan;
+            },
+            nb::arg("window"), nb::arg("group_size"))
+        .def(
             "attention",
             [](Program &p, ValueBuffer q, ValueBuffer k, ValueBuffer v, int layer, int num_heads, int num_kv_heads,
-               float scale, ValueBuffer out, bool waits) {
+               float scale, float softcap, const std::optional<Floats> &sinks, std::shared_ptr<AttentionPlan> plan,
+               ValueBuffer out, bool waits) {
                 require(num_kv_heads > 0 && num_heads % num_kv_heads == 0 && q.width % num_heads == 0 &&
                             k.width == q.width / num_heads * num_kv_heads && v.width % num_kv_heads == 0 &&
                             out.width == v.width / num_kv_heads * num_heads,
                         "attention: sizes do not match");
-                KvLayer shape{};
-                shape.num_kv_heads = num_kv_heads;
-                shape.key_length = k.width / num_kv_heads;
-                shape.value_length = v.width / num_kv_heads;
-                shape.page_size = kMaxPageSize;
+                require(!sinks || int(sinks->shape(0)) == num_heads, "attention: one sink per head");
+                require(plan->group_size() == num_heads / num_kv_heads, "attention: a plan for another group size");
+                const AttentionShape shape{.num_kv_heads = num_kv_heads,
+                                           .group_size = num_heads / num_kv_heads,
+                                           .key_length = k.width / num_kv_heads,
+                                           .value_length = v.width / num_kv_heads,
+                                           .window = plan->window(),
+                                           .scale = scale,
+                                           .softcap = softcap,
+                                           .sinks = sinks ? sinks->data() : nullptr};
                 p.append(make_kv_write(p.kernels(), k, v, layer), waits);
-                p.append(make_attention(p.kernels(), q, layer, num_heads, shape, scale, out), true);
+                p.append(make_attention(p.kernels(), q, layer, shape, std::move(plan), out), true);
             },
             nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("layer"), nb::arg("num_heads"), nb::arg("num_kv_heads"),
-            nb::arg("scale"), nb::arg("out"), nb::arg("waits"))
+            nb::arg("scale"), nb::arg("softcap"), nb::arg("sinks").none(), nb::arg("plan"), nb::arg("out"),
+            nb::arg("waits"))
         .def(
             "swiglu",
             [](Program &p, ValueBuffer gate, ValueBuffer up, ValueBuffer out, bool waits) {

@@ -74,7 +74,14 @@ struct Kernels {
                         const FloatPanel *float_panels, int num_tokens, float *c, uint8_t *scratch);
 
     void (*kv_write)(const KvLayer &layer, const float *k, const float *v, int64_t page, int slot, int kv_head);
-    void (*attention)(const AttentionWork &work, float *scratch);
+    // Attention of the rows of `work` over its keys alone: out [rows][round_up(value_length, 16)], not divided by the
+    // sum, then the maximum [rows] and the sum [rows]. Rows are queries, then heads of the group.
+    void (*attention)(const AttentionShape &shape, const KvLayer &layer, const AttentionWork &work, float *scratch,
+                      float *partial);
+    // Adds up `count` partial results, `stride` floats apart, in their order, with the sink if there is one. The first
+    // part is overwritten.
+    void (*merge_attention)(const AttentionShape &shape, int kv_head, float *partials, int count, int64_t stride,
+                            int num_queries, float *out, int64_t out_stride);
 
     // Read n bytes in different patterns, to measure what memory gives.
     uint8_t (*read_sequential)(const uint8_t *p, int64_t n);
@@ -84,8 +91,11 @@ struct Kernels {
 
 // Bytes of scratch that matmul_tile and attention need.
 constexpr int64_t kTileScratchBytes = int64_t(kTileRows) * kBlock * 4 + 65536;
-constexpr int64_t attention_scratch_floats(int group_size, int key_length, int value_length, int page_size) {
-    return int64_t(kQueriesPerUnit) * group_size * (key_length + value_length + page_size + 2);
+constexpr int64_t attention_scratch_floats(const AttentionShape &shape) {
+    const int64_t rows = int64_t(queries_per_unit(shape.group_size)) * shape.group_size,
+                  key_tile = round_up(shape.key_length, kGroup) * kKeyTile;
+    return rows * (shape.key_length + kKeyBlock) + key_tile + kKeyBlock * kValueSlice +
+           rows * partial_row_floats(shape.value_length);
 }
 
 // The best set this processor runs, or the one that QUIPU_INSTRUCTION_SET names; nullptr when that name is unknown or

@@ -86,36 +86,64 @@ struct Matrix {
     int32_t type; // ggml type id
 };
 
-// One layer of the paged KV cache. A page of a KV head holds K as 16-token tiles [page_size / 16][key_length][16], so
-// that a query meets 16 keys per vector without horizontal sums, and V as rows [page_size][value_length].
+// One layer of the paged KV cache. A page of a KV head holds keys in tiles of 16 tokens and values in rows.
+//
+// Keys of a float type are [page_size / 16][key_length][16], so that a query meets 16 keys per vector without
+// horizontal sums. Quantized keys are [page_size / 16][blocks] groups of 16 blocks, one per token, with their fields
+// turned the same way: scales [16], minima [16], fifth bits [4 bytes][16] with the bytes in the order 0 2 1 3, codes
+// [bytes][16]. Every byte belongs to one token, so tokens of a tile can be written at the same time.
+//
+// Values are [page_size] rows as in a file: numbers, or blocks along the head. Heads that are no whole number of blocks
+// are padded with zeros.
 struct KvLayer {
     uint8_t *k;
     uint8_t *v;
     int32_t num_kv_heads, key_length, value_length, page_size;
-    bool k_is_f16, v_is_f16;
+    int32_t k_type, v_type;           // ggml type ids
+    int64_t k_row_bytes, v_row_bytes; // per token and head
 
-    int64_t k_head_bytes() const { return int64_t(page_size) * key_length * (k_is_f16 ? 2 : 4); }
-    int64_t v_head_bytes() const { return int64_t(page_size) * value_length * (v_is_f16 ? 2 : 4); }
+    int64_t k_head_bytes() const { return page_size * k_row_bytes; }
+    int64_t v_head_bytes() const { return page_size * v_row_bytes; }
     uint8_t *k_page(int64_t page, int head) const { return k + (page * num_kv_heads + head) * k_head_bytes(); }
     uint8_t *v_page(int64_t page, int head) const { return v + (page * num_kv_heads + head) * v_head_bytes(); }
 };
 
-// Queries of one sequence that share a KV head: what one unit of attention works on.
-struct AttentionWork {
-    const float *q;   // first query row of the unit, head 0 of the group
-    int64_t q_stride; // floats between tokens
-    float *out;       // where the first query row's first head goes
-    int64_t out_stride;
-    int num_queries;           // tokens
-    int group_size;            // query heads per KV head
-    int first_position;        // of the first query
-    const int32_t *page_table; // of the sequence
-    const KvLayer *layer;
-    int kv_head;
-    float scale;
+constexpr int kKeyTile = 16;    // tokens in the lanes of one key tile
+constexpr int kKeyBlock = 64;   // keys that get one softmax step; blocks lie at multiples of it, whatever the page size
+constexpr int kValueSlice = 32; // dimensions of a value that are widened at a time
+
+// What one attention op computes, the same for every unit of a run.
+struct AttentionShape {
+    int32_t num_kv_heads, group_size; // query heads per KV head
+    int32_t key_length, value_length;
+    int32_t window;     // a query sees this many tokens up to its own; 0: all
+    float scale;        // of q . k
+    float softcap;      // scores become softcap * tanh(score / softcap); 0: they stay
+    const float *sinks; // a logit per query head that takes part in the softmax and has no value, or nullptr
 };
 
-constexpr int kQueriesPerUnit = 16;
-constexpr int kMaxPageSize = 256; // scratch holds the scores of one page
+// Queries of one sequence that share a KV head, against a range of keys: what one unit of attention works on.
+struct AttentionWork {
+    const float *q;         // first query row of the unit, head 0 of the group
+    int64_t q_stride;       // floats between tokens
+    int num_queries;        // tokens
+    int first_position;     // of the first query
+    int key_begin, key_end; // positions
+    int kv_head;
+    const int32_t *page_table; // of the sequence
+};
+
+constexpr int kMaxQueryRows = 128; // queries times group_size of a unit, unless one query alone has more heads
+
+// Queries of a unit: as many as fill the rows, so that a tile of keys is widened once for all of them.
+constexpr int queries_per_unit(int group_size) {
+    const int n = kMaxQueryRows / group_size;
+    return n < 1 ? 1 : n > 64 ? 64 : n;
+}
+
+// Floats of one query row in a partial result: the weighted sum of values, the maximum score, the sum of weights.
+constexpr int64_t partial_row_floats(int value_length) {
+    return round_up(value_length, 16) + 2;
+}
 
 } // namespace quipu

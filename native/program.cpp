@@ -47,6 +47,8 @@ void Program::seal() {
 }
 
 void Program::run(const RunArguments &run) {
+    for (const auto &plan : plans_)
+        plan->prepare(run);
     for (size_t i = 0; i < steps_.size(); i++)
         next_unit_[i].store(0, std::memory_order_relaxed);
     team_->run([&](int index) { work(index, run); });

@@ -77,6 +77,13 @@ class Step {
     bool waits = true; // a barrier before this step: it reads what an earlier step since the last barrier wrote
 };
 
+// What several steps derive from the arguments of a run, worked out once before it.
+class RunPlan {
+  public:
+    virtual ~RunPlan() = default;
+    virtual void prepare(const RunArguments &run) = 0;
+};
+
 class Program {
   public:
     Program(std::shared_ptr<Team> team, const Kernels &kernels, int max_tokens)
@@ -90,6 +97,7 @@ class Program {
     // Reserves memory that lives as long as the program.
     uint8_t *allocate(int64_t num_bytes);
     void append(std::unique_ptr<Step> step, bool waits);
+    void append_plan(std::shared_ptr<RunPlan> plan) { plans_.push_back(std::move(plan)); }
     // Allocates worker scratch; no step may be appended afterwards.
     void seal();
     void run(const RunArguments &run);
@@ -101,6 +109,7 @@ class Program {
     const Kernels &kernels_;
     const int max_tokens_;
     std::vector<std::unique_ptr<Step>> steps_;
+    std::vector<std::shared_ptr<RunPlan>> plans_;
     std::vector<AlignedBuffer> buffers_;
     std::vector<Worker> workers_;
     std::unique_ptr<std::atomic<int>[]> next_unit_; // per step

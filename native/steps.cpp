@@ -13,12 +13,6 @@ namespace {
 // Weights a unit reads in row mode: big enough to amortize the draw, small enough to balance uneven cores.
 constexpr int64_t kUnitBytes = 64 << 10;
 
-int sequence_of(const RunArguments &run, int token) {
-    return static_cast<int>(std::upper_bound(run.query_starts, run.query_starts + run.num_sequences + 1, token) -
-                            run.query_starts) -
-           1;
-}
-
 class Embed final : public Step {
   public:
     Embed(Matrix table, ValueBuffer out) : table_(table), out_(out), format_(*find_format(table.type)) {}
@@ -270,82 +264,6 @@ class Rope final : public Step {
     RopeTable table_;
 };
 
-class KvWrite final : public Step {
-  public:
-    KvWrite(const Kernels &kernels, ValueBuffer k, ValueBuffer v, int layer)
-        : kernels_(kernels), k_(k), v_(v), layer_(layer) {}
-    int num_units(const RunArguments &run) const override { return run.num_tokens; }
-    void execute(int token, const RunArguments &run, const Worker &) const override {
-        const KvLayer layer = run.kv->layer(layer_);
-        const int position = run.positions[token];
-        const int64_t page =
-            run.page_tables[int64_t(sequence_of(run, token)) * run.table_width + position / layer.page_size];
-        for (int head = 0; head < layer.num_kv_heads; head++)
-            kernels_.kv_write(layer, k_.row(token) + head * layer.key_length, v_.row(token) + head * layer.value_length,
-                              page, position % layer.page_size, head);
-    }
-
-  private:
-    const Kernels &kernels_;
-    ValueBuffer k_, v_;
-    int layer_;
-};
-
-class Attention final : public Step {
-  public:
-    Attention(const Kernels &kernels, ValueBuffer q, int layer, int num_heads, const KvLayer &shape, float scale,
-              ValueBuffer out)
-        : kernels_(kernels), q_(q), out_(out), layer_(layer), num_kv_heads_(shape.num_kv_heads),
-          group_size_(num_heads / shape.num_kv_heads), scale_(scale),
-          scratch_floats_(
-              attention_scratch_floats(group_size_, shape.key_length, shape.value_length, shape.page_size)) {}
-
-    int num_units(const RunArguments &run) const override {
-        int blocks = 0;
-        for (int s = 0; s < run.num_sequences; s++)
-            blocks += blocks_of(run, s);
-        return blocks * num_kv_heads_;
-    }
-
-    int64_t scratch_floats(int) const override { return scratch_floats_; }
-
-    void execute(int unit, const RunArguments &run, const Worker &worker) const override {
-        const KvLayer layer = run.kv->layer(layer_);
-        const int head = unit % num_kv_heads_;
-        // Later blocks see more keys: the longest come first, so that the tail of the step is short.
-        int block = num_units(run) / num_kv_heads_ - 1 - unit / num_kv_heads_;
-        int s = 0;
-        for (int blocks; block >= (blocks = blocks_of(run, s)); s++)
-            block -= blocks;
-        const int num_new = run.query_starts[s + 1] - run.query_starts[s], first = block * kQueriesPerUnit;
-        const int token = run.query_starts[s] + first;
-        const int head_offset = head * group_size_;
-        kernels_.attention({.q = q_.row(token) + head_offset * layer.key_length,
-                            .q_stride = q_.width,
-                            .out = out_.row(token) + head_offset * layer.value_length,
-                            .out_stride = out_.width,
-                            .num_queries = std::min(kQueriesPerUnit, num_new - first),
-                            .group_size = group_size_,
-                            .first_position = run.kv_lengths[s] - num_new + first,
-                            .page_table = run.page_tables + int64_t(s) * run.table_width,
-                            .layer = &layer,
-                            .kv_head = head,
-                            .scale = scale_},
-                           worker.scratch);
-    }
-
-  private:
-    static int blocks_of(const RunArguments &run, int s) {
-        return (run.query_starts[s + 1] - run.query_starts[s] + kQueriesPerUnit - 1) / kQueriesPerUnit;
-    }
-
-    const Kernels &kernels_;
-    ValueBuffer q_, out_;
-    int layer_, num_kv_heads_, group_size_;
-    float scale_;
-    int64_t scratch_floats_;
-};
-
 using Binary = void (*)(const float *, const float *, float *, int64_t);
 
 class Elementwise final : public Step {
@@ -406,15 +324,6 @@ std::unique_ptr<Step> make_rope_table(std::vector<float> inverse_frequencies, fl
 std::unique_ptr<Step> make_rope(const Kernels &kernels, ValueBuffer x, int head_dim, bool neox, RopeTable table,
                                 ValueBuffer out) {
     return std::make_unique<Rope>(kernels, x, head_dim, neox, table, out);
-}
-
-std::unique_ptr<Step> make_kv_write(const Kernels &kernels, ValueBuffer k, ValueBuffer v, int layer) {
-    return std::make_unique<KvWrite>(kernels, k, v, layer);
-}
-
-std::unique_ptr<Step> make_attention(const Kernels &kernels, ValueBuffer q, int layer, int num_heads,
-                                     const KvLayer &shape, float scale, ValueBuffer out) {
-    return std::make_unique<Attention>(kernels, q, layer, num_heads, shape, scale, out);
 }
 
 std::unique_ptr<Step> make_swiglu(const Kernels &kernels, ValueBuffer gate, ValueBuffer up, ValueBuffer out) {

@@ -1,6 +1,7 @@
 // The steps a program is made of: one class per op of quipu.backends.program, plus the packing of activations.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -14,6 +15,49 @@ struct PackedActivations {
     uint8_t *rows = nullptr;           // [kMaxRowTokens][activation_row_bytes]
     ActivationPanel *panels = nullptr; // [K / 256][num_panels]
     FloatPanel *float_panels = nullptr;
+};
+
+// The units of attention in a run, and the memory of their partial results: shared by all layers with the same window
+// and number of query heads per KV head.
+//
+// A unit is a block of queries of one sequence against a chunk of its keys. Chunks lie at multiples of their size,
+// which depends on the number of new tokens alone and is the same for all small ones; so neither the threads nor other
+// sequences change how a token's result is put together. The size grows with the number of query blocks, which give
+// work to all threads by themselves, and so bounds the memory of partial results.
+class AttentionPlan final : public RunPlan {
+  public:
+    struct Unit {
+        int32_t sequence, first_token, num_queries; // token: of the run
+        int32_t first_position, key_begin, key_end;
+        int32_t query_block, chunk, num_chunks;
+        int64_t partial_rows; // queries whose partial results lie before those of this query block
+    };
+
+    AttentionPlan(int window, int group_size) : window_(window), group_size_(group_size) {}
+    // Called while the program is recorded: floats of one query's partial result over all its heads.
+    void reserve(int num_kv_heads, int64_t floats_per_query);
+    void prepare(const RunArguments &run) override;
+
+    int window() const { return window_; }
+    int group_size() const { return group_size_; }
+    const std::vector<Unit> &units() const { return units_; }
+    float *partials(int64_t partial_rows) const { return partials_.get() + partial_rows * floats_per_query_; }
+    // Counts the finished chunks of a query block and head; the last one sets it back to zero.
+    std::atomic<int> &finished(int query_block, int kv_head) const {
+        return finished_[int64_t(query_block) * max_kv_heads_ + kv_head];
+    }
+
+  private:
+    void append_block(int sequence, int first_token, int num_queries, int first_position, int chunk_size);
+
+    int window_, group_size_;
+    int max_kv_heads_ = 0;
+    int64_t floats_per_query_ = 0;
+    std::vector<Unit> units_;
+    int num_blocks_ = 0, counted_blocks_ = 0;
+    int64_t partial_rows_ = 0, allocated_rows_ = 0;
+    std::unique_ptr<float[]> partials_;
+    std::unique_ptr<std::atomic<int>[]> finished_;
 };
 
 struct RopeTable {
@@ -43,8 +87,8 @@ std::unique_ptr<Step> make_rope_table(std::vector<float> inverse_frequencies, fl
 std::unique_ptr<Step> make_rope(const Kernels &kernels, ValueBuffer x, int head_dim, bool neox, RopeTable table,
                                 ValueBuffer out);
 std::unique_ptr<Step> make_kv_write(const Kernels &kernels, ValueBuffer k, ValueBuffer v, int layer);
-std::unique_ptr<Step> make_attention(const Kernels &kernels, ValueBuffer q, int layer, int num_heads,
-                                     const KvLayer &shape, float scale, ValueBuffer out);
+std::unique_ptr<Step> make_attention(const Kernels &kernels, ValueBuffer q, int layer, const AttentionShape &shape,
+                                     std::shared_ptr<AttentionPlan> plan, ValueBuffer out);
 std::unique_ptr<Step> make_swiglu(const Kernels &kernels, ValueBuffer gate, ValueBuffer up, ValueBuffer out);
 std::unique_ptr<Step> make_add(const Kernels &kernels, ValueBuffer x, ValueBuffer y, ValueBuffer out);
 std::unique_ptr<Step> make_select_outputs(ValueBuffer x, ValueBuffer out);

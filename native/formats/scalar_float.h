@@ -22,9 +22,32 @@ namespace quipu {
     return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
 }
 
+// The nearest half, ties to even, as the vector instruction rounds; a NaN stays NaN.
+[[maybe_unused]] static constexpr uint16_t f32_to_f16(float x) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x);
+    const uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7FFFFFFFu;
+    if (magnitude > 0x7F800000u)
+        return static_cast<uint16_t>(sign | 0x7E00u);
+    if (magnitude >= 0x477FF000u) // rounds to 65520 or more
+        return static_cast<uint16_t>(sign | 0x7C00u);
+    if (magnitude < 0x38800000u) { // subnormal half: adding 0.5 leaves the value in units of 2^-24 in the low bits
+        const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+        return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3F000000u));
+    }
+    const uint32_t rounded = magnitude + 0x0FFFu + ((magnitude >> 13) & 1u);
+    return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+
 // bfloat16: the upper half of a float32.
 [[maybe_unused]] static constexpr float bf16_to_f32(uint16_t bits) {
     return std::bit_cast<float>(uint32_t(bits) << 16);
+}
+
+// The nearest bfloat16, ties to even; a NaN stays NaN.
+[[maybe_unused]] static constexpr uint16_t f32_to_bf16(float x) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x);
+    const bool is_nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
+    return static_cast<uint16_t>((is_nan ? bits | 1u << 22 : bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
 // E8M0 (OCP Microscaling v1.0) halved: 2^(bits - 128), to be multiplied with doubled E2M1 values, which are integers.

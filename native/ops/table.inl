@@ -10,6 +10,8 @@
 
 #include "ops/matmul.inl"
 
+#include "ops/attention_cache.inl"
+
 #include "ops/attention.inl"
 #include "ops/bandwidth.inl"
 
@@ -32,6 +34,7 @@ const Kernels kernels = {
     .matmul_tile = matmul_tile,
     .kv_write = kv_write,
     .attention = attention,
+    .merge_attention = merge_attention,
     .read_sequential = read_sequential,
     .read_prefetched = read_prefetched,
     .read_streams = read_streams,

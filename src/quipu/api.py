@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.choice import choose_backend
+from quipu.backends.program import CACHE_TYPES
 from quipu.chat import ChatTemplate, ReasoningParser
 from quipu.engine import (
     Engine,
@@ -43,7 +44,8 @@ Prompts: TypeAlias = list[str] | list[list[int]] | list[str | list[int]]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """A conversation: each message has a `role` and a `content`."""
 
-_KV_TYPES = {"f16": GGMLType.F16, "f32": GGMLType.F32}
+KV_TYPES = {kv_type.name.lower(): kv_type for kv_type in CACHE_TYPES}
+"""The types that the KV cache can be stored in, by the names that llama.cpp uses."""
 _MOST_THREADS = 1024
 
 
@@ -83,7 +85,7 @@ class LLM:
             path: a GGUF file; of a split model the first shard.
             ctx_size: most tokens of a request; None: the trained length, as far as memory allows.
             threads: CPU threads; None: one for each physical core that this process may use.
-            kv_type: how keys and values are cached, "f16" or "f32"; a pair chooses for keys and values separately.
+            kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately.
             device: "auto" or "cpu".
             batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
             kv_tokens: tokens that the cache holds over all requests; None: one full context, or several short ones.
@@ -487,9 +489,9 @@ def _checked_threads(threads: int) -> int:
 
 def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:
     names = (kv_type, kv_type) if isinstance(kv_type, str) else tuple(kv_type)
-    if len(names) != 2 or not all(isinstance(name, str) and name.lower() in _KV_TYPES for name in names):
-        raise UsageError(f"kv_type must be one of {', '.join(_KV_TYPES)}, or a pair of them, not {kv_type!r}")
-    return _KV_TYPES[names[0].lower()], _KV_TYPES[names[1].lower()]
+    if len(names) != 2 or not all(isinstance(name, str) and name.lower() in KV_TYPES for name in names):
+        raise UsageError(f"kv_type must be one of {', '.join(KV_TYPES)}, or a pair of them, not {kv_type!r}")
+    return KV_TYPES[names[0].lower()], KV_TYPES[names[1].lower()]
 
 
 def _open_tokenizer(reader: GGUFReader) -> tuple[Tokenizer | None, TokenizerError | None]:

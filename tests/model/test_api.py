@@ -323,7 +323,7 @@ def test_after_closing(model_path: Path) -> None:
     "arguments",
     [
         {"device": "cuda"},
-        {"kv_type": "q8_0"},
+        {"kv_type": "q4_k"},
         {"kv_type": ("f16",)},
         {"threads": 0},
         {"threads": 1_000_000},
@@ -370,6 +370,27 @@ def test_golden_logits(name: str, limit: float, kv_type: str | tuple[str, str]) 
     with np.load(Path(DATA) / "golden" / "logits.npz") as arrays, LLM(golden(name), kv_type=kv_type) as llm:
         logits = llm.logits(tokens)
         assert relative_error(logits, arrays[f"exact/{name}"]) < limit
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("kv_type", "limit"),
+    [
+        ("bf16", 0.003),
+        ("q8_0", 0.008),
+        (("f16", "q8_0"), 0.007),
+        ("q5_1", 0.05),
+        ("q5_0", 0.06),
+        ("q4_1", 0.1),
+        ("q4_0", 0.11),
+        ("iq4_nl", 0.11),
+    ],
+)
+def test_golden_logits_with_a_small_cache(kv_type: str | tuple[str, str], limit: float) -> None:
+    """The weights are exact, so what is left is the rounding of the cache."""
+    assert DATA is not None
+    with np.load(Path(DATA) / "golden" / "logits.npz") as arrays, LLM(golden("llama-F16"), kv_type=kv_type) as llm:
+        assert relative_error(llm.logits(golden_tokens()), arrays["exact/llama-F16"]) < limit
 
 
 @needs_data

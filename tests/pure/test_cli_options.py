@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quipu.backends import program
 from quipu.cli.bench import BenchOptions
 from quipu.cli.command import parse, settle_flags
+from quipu.cli.load_options import CACHE_TYPES
 from quipu.cli.run_options import Mode, RunOptions
 from quipu.cli.sampling_options import parse_logit_bias
 from quipu.cli.texts import read_text, unescape
@@ -316,6 +318,9 @@ def test_load_options_reach_the_model() -> None:
     }
     assert run_options("-c", "0", "-t", "-1").llm_arguments() == {}
     assert run_options("-ctk", "f32").llm_arguments() == {"kv_type": ("f32", "f16")}
+    assert [kv_type.name.lower() for kv_type in program.CACHE_TYPES] == list(CACHE_TYPES)
+    for name in CACHE_TYPES:
+        assert run_options("-ctk", name, "-ctv", name.upper()).llm_arguments() == {"kv_type": name}
     for words in ("-c -5", "-t -2", "-b 0", "-ub -1", "-ctk q9", "-ngl many"):
         with pytest.raises(UsageError):
             typed(words).llm_arguments()
@@ -324,9 +329,9 @@ def test_load_options_reach_the_model() -> None:
 def test_options_without_effect_warn_once_each() -> None:
     options = typed("-ngl 99 -ts 24,24 -ctk q4_0 -ctv Q8_0 --mlock --no-mmap -fa")
     warnings = options.warnings()
-    assert len(warnings) == 6
+    assert len(warnings) == 4
     assert all("\n" not in line for line in warnings)
-    assert options.llm_arguments() == {"kv_type": "f16"}
+    assert options.llm_arguments() == {"kv_type": ("q4_0", "q8_0")}
     assert run_options("-ngl", "0", "-ctk", "f16", "-fa").warnings() == []
 
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from quipu.backends.program import Batch, KVSpec, Recorder, RopeParams, Value, Weight
-from quipu.backends.reference import ReferenceBackend, ReferenceKVStorage, rms_norm, rotate, swiglu
+from quipu.backends.program import CACHE_TYPES, Batch, KVSpec, Recorder, RopeParams, Value, Weight
+from quipu.backends.reference import ReferenceBackend, ReferenceKVStorage, attend, rms_norm, rotate, swiglu
 from quipu.gguf.types import GGMLType
-from quipu.quant import dequantize
+from quipu.quant import dequantize, encode
 
 
 def float_weight(name: str, values: NDArray[np.floating]) -> Weight:
@@ -199,7 +199,7 @@ class AttentionRun:
         self.executable = backend.compile(recorder.finish(recorder.select_outputs(result)), max_tokens=64)
         self.kv = backend.create_kv_storage(KVSpec(1, KV_HEADS, KEY_LENGTH, VALUE_LENGTH, kv_type, kv_type, 4), 12)
         for pages in (*self.kv.keys, *self.kv.values):
-            pages.fill(np.nan)  # whatever is read without having been written shows
+            pages.fill(0xFF)  # NaN: whatever is read without having been written shows
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         return self.executable.run(batch, self.kv).copy()
@@ -265,7 +265,7 @@ def test_a_wrong_batch_is_refused_before_anything_is_written(
     attention = AttentionRun(tables)
     with pytest.raises(ValueError, match=r"token|output_rows|page|position|query_starts"):
         attention.run(replace(batch_of([3], [[0]]), **change))
-    assert all(np.isnan(pages).all() for pages in (*attention.kv.keys, *attention.kv.values))
+    assert all((pages == 0xFF).all() for pages in (*attention.kv.keys, *attention.kv.values))
 
 
 def test_a_step_larger_than_compiled_for_is_refused(tables: list[NDArray[np.float32]]) -> None:
@@ -276,6 +276,44 @@ def test_a_step_larger_than_compiled_for_is_refused(tables: list[NDArray[np.floa
         ReferenceBackend().compile(program, max_tokens=2).run(batch_of([3], [[0]]), kv)
 
 
-def test_a_cache_type_that_is_not_built_is_refused() -> None:
-    with pytest.raises(ValueError, match="the KV cache cannot hold Q8_0"):
-        ReferenceBackend().create_kv_storage(KVSpec(1, 1, 32, 32, GGMLType.Q8_0, GGMLType.F16, 16), 1)
+@pytest.mark.parametrize("kv_type", CACHE_TYPES, ids=lambda t: t.name)
+def test_the_cache_holds_what_encoding_keeps(rng: np.random.Generator, kv_type: GGMLType) -> None:
+    """Keys and values are seen as their type rounds them; heads that are no whole number of blocks are padded."""
+    n, length = 9, 40
+    q, k, v = (normal(rng, n, length) for _ in range(3))
+    recorder = Recorder()
+    values = [recorder.embed(float_weight(name, table)) for name, table in zip("qkv", (q, k, v), strict=True)]
+    result = recorder.attention(*values, layer=0, num_heads=1, num_kv_heads=1, scale=0.3)
+    backend = ReferenceBackend()
+    executable = backend.compile(recorder.finish(recorder.select_outputs(result)), max_tokens=n)
+    spec = KVSpec(1, 1, length, length, kv_type, kv_type, 4)
+    got = executable.run(batch_of([n], [[4, 0, 2]]), backend.create_kv_storage(spec, 5))
+    padded = np.zeros((2, n, 64), np.float32)
+    padded[:, :, :length] = k, v
+    seen = dequantize(encode(padded, kv_type), kv_type)[:, :, :length]
+    np.testing.assert_allclose(got, dense_attention(q, *seen, 1, 1), atol=1e-5)
+    assert spec.bytes_per_token == 2 * kv_type.row_bytes(40 if kv_type.block_size == 1 else 64)
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("window", [None, 1, 4, 50])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_windows_soft_caps_and_sinks(
+    rng: np.random.Generator, window: int | None, softcap: float | None, with_sinks: bool
+) -> None:
+    n, heads, length = 11, 4, 8
+    q, k, v = normal(rng, n, heads, length), normal(rng, n, 2, length), normal(rng, n, 2, length)
+    sinks = normal(rng, heads) if with_sinks else None
+    got = attend(q, k, v, np.arange(n, dtype=np.int32), 0.3, window=window, softcap=softcap, sinks=sinks)
+    for i in range(n):
+        for head in range(heads):
+            first = 0 if window is None else max(0, i + 1 - window)
+            scores = [0.3 * float(q[i, head] @ k[p, head // 2]) for p in range(first, i + 1)]
+            if softcap is not None:
+                scores = [softcap * math.tanh(score / softcap) for score in scores]
+            weights = [math.exp(score) for score in scores]
+            total = sum(weights) + (math.exp(float(sinks[head])) if sinks is not None else 0.0)
+            mixed = sum(
+                w * v[p, head // 2].astype(np.float64) for w, p in zip(weights, range(first, i + 1), strict=True)
+            )
+            np.testing.assert_allclose(got[i, head * length : (head + 1) * length], mixed / total, atol=1e-5)

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "blocks.h"
+#include "formats/encode.h"
 #include "formats/formats.h"
 #include "formats/grids.h"
 #include "formats/iq_quants.h"

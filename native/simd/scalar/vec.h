@@ -89,29 +89,12 @@ inline float max_lane(F32x8 a) {
 inline float f16_to_f32(uint16_t h) {
     return quipu::f16_to_f32(h);
 }
-// Round to nearest even, as the vector instruction does; NaN stays NaN.
-inline uint16_t f32_to_f16(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    const uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7FFFFFFFu;
-    if (magnitude > 0x7F800000u)
-        return static_cast<uint16_t>(sign | 0x7E00u);
-    if (magnitude >= 0x477FF000u) // rounds to 65520 or more
-        return static_cast<uint16_t>(sign | 0x7C00u);
-    if (magnitude < 0x38800000u) { // subnormal half: the value in units of 2^-24
-        float absolute;
-        std::memcpy(&absolute, &magnitude, 4);
-        return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(absolute * 16777216.0f)));
-    }
-    const uint32_t rounded = magnitude + 0x0FFFu + ((magnitude >> 13) & 1u);
-    return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
-}
 inline F32x8 load_f16(const uint16_t *p) {
     return lanes<F32x8>([&](int i) { return quipu::f16_to_f32(p[i]); });
 }
 inline void store_f16(uint16_t *p, F32x8 a) {
     for (int i = 0; i < 8; i++)
-        p[i] = f32_to_f16(a.v[i]);
+        p[i] = quipu::f32_to_f16(a.v[i]);
 }
 inline F32x8 gather_f16(const void *p, int64_t stride) {
     return lanes<F32x8>([&](int i) {

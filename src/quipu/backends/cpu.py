@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from quipu import _native
 from quipu.backends.program import Batch, KVSpec, KVStorage, Op, Program, RopeParams, Value, Weight
-from quipu.gguf.types import GGMLType
 from quipu.quant import dequantize
 
 
@@ -22,9 +21,6 @@ class CPUKVStorage:
     """KV pages in the layout of the native attention kernels; memory is touched only when a page is first written."""
 
     def __init__(self, spec: KVSpec, num_pages: int) -> None:
-        for kv_type in (spec.k_type, spec.v_type):
-            if kv_type not in (GGMLType.F32, GGMLType.F16):
-                raise ValueError(f"the KV cache cannot hold {kv_type.name}")
         self.spec = spec
         self.num_pages = num_pages
         self.native = _native.KvCache(
@@ -33,8 +29,8 @@ class CPUKVStorage:
             spec.key_length,
             spec.value_length,
             spec.page_size,
-            spec.k_type == GGMLType.F16,
-            spec.v_type == GGMLType.F16,
+            int(spec.k_type),
+            int(spec.v_type),
             num_pages,
         )
 
@@ -127,6 +123,7 @@ class _Compiler:
         self._position = 0  # of the op being compiled
         self._matrices: dict[str, _native.Matrix] = {}
         self._rope_tables: dict[int, _native.RopeTable] = {}
+        self._attention_plans: dict[tuple[int, int], _native.AttentionPlan] = {}  # by window and heads per KV head
         self._packed_value: tuple[int, bool, bool] | None = None
         self._moe_layers: dict[int, _native.MoeLayer] = {}  # by position of the op
         self._moe_workspace: _native.MoeWorkspace | None = None
@@ -366,7 +363,8 @@ class _Compiler:
     def _compile_attention(self, op: Op) -> None:
         q, k, v = op.inputs
         attributes = op.attributes
-        num_kv_heads = attributes["num_kv_heads"]
+        num_heads, num_kv_heads = attributes["num_heads"], attributes["num_kv_heads"]
+        (sinks,) = op.weights
         self.attention_shapes.append(
             (attributes["layer"], num_kv_heads, k.width // num_kv_heads, v.width // num_kv_heads)
         )
@@ -376,14 +374,23 @@ class _Compiler:
             self._buffer(k),
             self._buffer(v),
             attributes["layer"],
-            attributes["num_heads"],
+            num_heads,
             num_kv_heads,
             attributes["scale"],
+            attributes["softcap"] or 0.0,
+            None if sinks is None else self._vector(sinks),
+            self._attention_plan(attributes["window"] or 0, num_heads // num_kv_heads),
             self._buffer(op.outputs[0]),
             waits,
         )
         # The step has a barrier of its own between writing the cache and reading it.
         self._written, self._read = set(self._slots_for(op.outputs)), set(self._slots_for([q]))
+
+    def _attention_plan(self, window: int, group_size: int) -> _native.AttentionPlan:
+        key = window, group_size
+        if key not in self._attention_plans:
+            self._attention_plans[key] = self._native.attention_plan(window, group_size)
+        return self._attention_plans[key]
 
     def _compile_swiglu(self, op: Op) -> None:
         waits = self._waits_for(op)

@@ -104,6 +104,30 @@ class RopeParams:
         return 2 * len(self.inverse_frequencies)
 
 
+CACHE_TYPES = (
+    GGMLType.F32,
+    GGMLType.F16,
+    GGMLType.BF16,
+    GGMLType.Q8_0,
+    GGMLType.Q5_1,
+    GGMLType.Q5_0,
+    GGMLType.Q4_1,
+    GGMLType.Q4_0,
+    GGMLType.IQ4_NL,
+)
+"""The types that keys and values can be cached in."""
+
+
+def padded_length(kv_type: GGMLType, length: int) -> int:
+    """Values of a head as cached: a head that is no whole number of blocks is padded with zeros."""
+    return -(-length // kv_type.block_size) * kv_type.block_size
+
+
+def cache_row_bytes(kv_type: GGMLType, length: int) -> int:
+    """Bytes of one head of one token."""
+    return kv_type.row_bytes(padded_length(kv_type, length))
+
+
 @dataclass(frozen=True, slots=True)
 class KVSpec:
     """What one layer of the KV cache holds per token, and in which types."""
@@ -112,14 +136,18 @@ class KVSpec:
     num_kv_heads: int
     key_length: int
     value_length: int
-    k_type: GGMLType  # F32 or F16
+    k_type: GGMLType  # one of CACHE_TYPES
     v_type: GGMLType
     page_size: int  # tokens per page
 
+    def __post_init__(self) -> None:
+        for kv_type in (self.k_type, self.v_type):
+            if kv_type not in CACHE_TYPES:
+                raise ValueError(f"the KV cache cannot hold {kv_type.name}")
+
     @property
     def bytes_per_token(self) -> int:
-        bytes_of = {GGMLType.F32: 4, GGMLType.F16: 2}
-        per_head = self.key_length * bytes_of[self.k_type] + self.value_length * bytes_of[self.v_type]
+        per_head = cache_row_bytes(self.k_type, self.key_length) + cache_row_bytes(self.v_type, self.value_length)
         return self.num_layers * self.num_kv_heads * per_head
 
     @property
@@ -315,20 +343,51 @@ class Recorder:
         return output
 
     def attention(
-        self, q: Value, k: Value, v: Value, *, layer: int, num_heads: int, num_kv_heads: int, scale: float
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        *,
+        layer: int,
+        num_heads: int,
+        num_kv_heads: int,
+        scale: float,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Weight | None = None,
     ) -> Value:
         """Append k and v to the cache of `layer`, then causal attention of q over it (grouped heads, arXiv:2305.13245).
 
         q [T, num_heads * key_length], k [T, num_kv_heads * key_length], v [T, num_kv_heads * value_length]
         -> [T, num_heads * value_length].
+
+        Args:
+            scale: multiplies q @ k.
+            window: a token sees this many tokens up to and with itself (arXiv:2004.05150); None: all.
+            softcap: scores become softcap * tanh(score / softcap) (arXiv:2408.00118); None: they stay.
+            sinks: one logit per head that takes part in the softmax and has no value (arXiv:2309.17453).
         """
         if num_heads % num_kv_heads or q.width % num_heads or v.width % num_kv_heads:
             raise ValueError(f"attention: {num_heads} heads, {num_kv_heads} KV heads, widths {q.width} and {v.width}")
         if k.width != q.width // num_heads * num_kv_heads:
             raise ValueError(f"attention: keys of width {k.width} do not match queries of width {q.width}")
+        if (window is not None and window < 1) or (softcap is not None and not softcap > 0):
+            raise ValueError(f"attention: a window of {window} or a soft cap of {softcap} is not positive")
+        if sinks is not None and sinks.shape[1] != num_heads:
+            raise ValueError(f"{sinks.name} has {sinks.shape[1]} values, not one for each of {num_heads} heads")
         output = self._value(q.rows, v.width // num_kv_heads * num_heads)
-        attributes: dict[str, Any] = {"layer": layer, "num_heads": num_heads, "num_kv_heads": num_kv_heads}
-        self._record("attention", (q, k, v), (output,), **attributes, scale=scale)
+        self._record(
+            "attention",
+            (q, k, v),
+            (output,),
+            (sinks,),
+            layer=layer,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            scale=scale,
+            window=window,
+            softcap=softcap,
+        )
         return output
 
     def add(self, x: Value, y: Value) -> Value:

@@ -13,33 +13,41 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from quipu.backends.program import Batch, KVSpec, KVStorage, Op, Program, RopeParams, Weight
+from quipu.backends.program import (
+    Batch,
+    KVSpec,
+    KVStorage,
+    Op,
+    Program,
+    RopeParams,
+    Weight,
+    cache_row_bytes,
+    padded_length,
+)
 from quipu.gguf.types import GGMLType
-from quipu.quant import dequantize
+from quipu.quant import dequantize, encode
 
 Array = NDArray[np.float32]
 
-_KV_DTYPES = {GGMLType.F32: np.dtype(np.float32), GGMLType.F16: np.dtype(np.float16)}
 _SLICE_VALUES = 1 << 24  # of a weight, dequantized at a time: 64 MiB of float32
 
 
 class ReferenceKVStorage:
-    """KV pages as plain arrays.
+    """KV pages as plain arrays of stored bytes.
 
     Attributes:
-        keys, values: per layer [num_pages, page_size, num_kv_heads, key or value length], float32 or float16. The
-            memory is touched only when a page is first written.
+        keys, values: per layer uint8 [num_pages, page_size, num_kv_heads, row bytes], each row a key or value encoded
+            as its cache type. The memory is touched only when a page is first written.
     """
 
     def __init__(self, spec: KVSpec, num_pages: int) -> None:
-        for kv_type in (spec.k_type, spec.v_type):
-            if kv_type not in _KV_DTYPES:
-                raise ValueError(f"the KV cache cannot hold {kv_type.name}")
         self.spec = spec
         self.num_pages = num_pages
         shape = (num_pages, spec.page_size, spec.num_kv_heads)
-        self.keys = [np.zeros((*shape, spec.key_length), _KV_DTYPES[spec.k_type]) for _ in range(spec.num_layers)]
-        self.values = [np.zeros((*shape, spec.value_length), _KV_DTYPES[spec.v_type]) for _ in range(spec.num_layers)]
+        k_bytes = cache_row_bytes(spec.k_type, spec.key_length)
+        v_bytes = cache_row_bytes(spec.v_type, spec.value_length)
+        self.keys = [np.zeros((*shape, k_bytes), np.uint8) for _ in range(spec.num_layers)]
+        self.values = [np.zeros((*shape, v_bytes), np.uint8) for _ in range(spec.num_layers)]
 
 
 class ReferenceBackend:
@@ -203,23 +211,38 @@ class _Step:
         batch, spec = self._batch, self._kv.spec
         assert (num_kv_heads, k.shape[1] // num_kv_heads) == (spec.num_kv_heads, spec.key_length)
         keys, values = self._kv.keys[layer], self._kv.values[layer]
+        (sinks,) = op.weights
         output = np.empty((len(q), num_heads * spec.value_length), np.float32)
         for sequence, length in enumerate(batch.kv_lengths):
             tokens = slice(batch.query_starts[sequence], batch.query_starts[sequence + 1])
             positions = batch.positions[tokens]
             pages = batch.page_tables[sequence, positions // spec.page_size]
             slots = positions % spec.page_size
-            keys[pages, slots] = k[tokens].reshape(-1, num_kv_heads, spec.key_length)
-            values[pages, slots] = v[tokens].reshape(-1, num_kv_heads, spec.value_length)
+            keys[pages, slots] = _encode_heads(k[tokens].reshape(-1, num_kv_heads, spec.key_length), spec.k_type)
+            values[pages, slots] = _encode_heads(v[tokens].reshape(-1, num_kv_heads, spec.value_length), spec.v_type)
             used = batch.page_tables[sequence, : -(-int(length) // spec.page_size)]
             output[tokens] = attend(
                 q[tokens].reshape(-1, num_heads, spec.key_length),
-                keys[used].reshape(-1, num_kv_heads, spec.key_length)[:length],
-                values[used].reshape(-1, num_kv_heads, spec.value_length)[:length],
+                _decode_heads(keys[used], spec.k_type, spec.key_length)[:length],
+                _decode_heads(values[used], spec.v_type, spec.value_length)[:length],
                 positions,
                 op.attributes["scale"],
+                window=op.attributes["window"],
+                softcap=op.attributes["softcap"],
+                sinks=None if sinks is None else self._weights.vector(sinks),
             )
         return output
+
+
+def _encode_heads(heads: Array, kv_type: GGMLType) -> NDArray[np.uint8]:
+    """float32 [n, KV heads, length] as stored rows, padded to whole blocks."""
+    missing = padded_length(kv_type, heads.shape[2]) - heads.shape[2]
+    return encode(np.pad(heads, ((0, 0), (0, 0), (0, missing))), kv_type)
+
+
+def _decode_heads(pages: NDArray[np.uint8], kv_type: GGMLType, length: int) -> Array:
+    """Stored pages [n, page size, KV heads, row bytes] as float32 [n * page size, KV heads, length]."""
+    return dequantize(pages.reshape(-1, *pages.shape[2:]), kv_type)[..., :length]
 
 
 def _present(weight: Weight | None) -> Weight:
@@ -283,27 +306,46 @@ def rotate(x: Array, positions: NDArray[np.int32], head_dim: int, rope: RopePara
 
 
 def attend(
-    q: Array, keys: NDArray[np.floating], values: NDArray[np.floating], positions: NDArray[np.int32], scale: float
+    q: Array,
+    keys: Array,
+    values: Array,
+    positions: NDArray[np.int32],
+    scale: float,
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Array | None = None,
 ) -> Array:
     """Causal attention of one sequence.
 
     Args:
         q: float32 [n, heads, key length].
-        keys: [length, KV heads, key length]; row p is the token at position p.
-        values: [length, KV heads, value length].
+        keys: float32 [length, KV heads, key length]; row p is the token at position p.
+        values: float32 [length, KV heads, value length].
         positions: int32 [n], of the queries; each sees the keys up to its own position.
         scale: multiplies q @ k.
+        window: a query sees this many tokens up to its own; None: all.
+        softcap: scores become softcap * tanh(score / softcap).
+        sinks: float32 [heads], logits that take part in the softmax and have no value.
 
     Returns:
         float32 [n, heads * value length].
     """
     num_queries, num_heads, key_length = q.shape
     length, num_kv_heads, value_length = values.shape
-    grouped = q.reshape(num_queries, num_kv_heads, num_heads // num_kv_heads, key_length)
-    scores = np.einsum("nkgd,lkd->kgnl", grouped, keys.astype(np.float32), optimize=True).astype(np.float64) * scale
-    scores[..., np.arange(length) > positions[:, None]] = -math.inf
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
+    group_size = num_heads // num_kv_heads
+    grouped = q.reshape(num_queries, num_kv_heads, group_size, key_length)
+    scores = np.einsum("nkgd,lkd->kgnl", grouped, keys, optimize=True).astype(np.float64) * scale
+    if softcap is not None:
+        scores = np.tanh(scores / softcap) * softcap
+    distance = positions[:, None] - np.arange(length)
+    scores[..., (distance < 0) | (distance >= (length if window is None else window))] = -math.inf
+    highest = scores.max(axis=-1, keepdims=True)
+    sink = None if sinks is None else sinks.astype(np.float64).reshape(num_kv_heads, group_size, 1, 1)
+    if sink is not None:
+        highest = np.maximum(highest, sink)
+    weights = np.exp(scores - highest)
+    weights /= weights.sum(axis=-1, keepdims=True) + (0.0 if sink is None else np.exp(sink - highest))
     mixed: NDArray[np.float64] = np.einsum("kgnl,lkd->nkgd", weights, values.astype(np.float64), optimize=True)
     return mixed.astype(np.float32).reshape(num_queries, num_heads * value_length)
 

@@ -17,9 +17,8 @@ from quipu.errors import UsageError
 _model = partial(typer.Option, rich_help_panel="Model")
 _speed = partial(typer.Option, rich_help_panel="Speed and memory")
 
-# Names of KV cache types that llama.cpp accepts, and those that quipu has so far.
-_CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-_BUILT_CACHE_TYPES = ("f32", "f16")
+# Names of KV cache types, as llama.cpp has them: those of backends.program, whose import would slow down every verb.
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +49,16 @@ class LoadOptions:
     ] = None
     cache_type_k: Annotated[
         str | None,
-        _speed("-ctk", "--cache-type-k", metavar="TYPE", help="type of the cached keys: f16 or f32"),
+        _speed(
+            "-ctk",
+            "--cache-type-k",
+            metavar="TYPE",
+            help=f"type of the cached keys, one of {', '.join(CACHE_TYPES)}; not given: f16",
+        ),
     ] = None
     cache_type_v: Annotated[
         str | None,
-        _speed("-ctv", "--cache-type-v", metavar="TYPE", help="type of the cached values: f16 or f32"),
+        _speed("-ctv", "--cache-type-v", metavar="TYPE", help="type of the cached values, likewise"),
     ] = None
     gpu_layers: Annotated[
         str | None,
@@ -118,7 +122,7 @@ class LoadOptions:
         """
         if self.cache_type_k is None and self.cache_type_v is None:
             return None
-        keys, values = (_built(name) for name in (self.cache_type_k or "f16", self.cache_type_v or "f16"))
+        keys, values = (_cache_type(name) for name in (self.cache_type_k or "f16", self.cache_type_v or "f16"))
         return keys if keys == values else (keys, values)
 
     def warnings(self) -> list[str]:
@@ -128,9 +132,6 @@ class LoadOptions:
             lines.append(f"-ngl {self.gpu_layers} has no effect: this build computes on the CPU only")
         if self.tensor_split is not None:
             lines.append(f"--tensor-split {self.tensor_split} has no effect: this build computes on the CPU only")
-        for flag, name in (("-ctk", self.cache_type_k), ("-ctv", self.cache_type_v)):
-            if name is not None and name.lower() not in _BUILT_CACHE_TYPES:
-                lines.append(f"{flag} {name} is not available yet: the cache uses f16")
         if self.mlock:
             lines.append(
                 "--mlock is not available yet: the weights stay in the page cache, which the system may reclaim"
@@ -140,8 +141,7 @@ class LoadOptions:
         return lines
 
 
-def _built(cache_type: str) -> str:
-    name = cache_type.lower()
-    if name not in _CACHE_TYPES:
-        raise UsageError(f"{cache_type!r} is not a type for the KV cache; use one of {', '.join(_BUILT_CACHE_TYPES)}")
-    return name if name in _BUILT_CACHE_TYPES else "f16"
+def _cache_type(name: str) -> str:
+    if name.lower() not in CACHE_TYPES:
+        raise UsageError(f"{name!r} is not a type for the KV cache; use one of {', '.join(CACHE_TYPES)}")
+    return name.lower()

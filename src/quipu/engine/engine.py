@@ -83,7 +83,7 @@ class Engine:
             tokenizer: gives text and the tokens that end a generation; None to work on token ids alone.
             sampler: what chooses tokens.
             ctx_size: most tokens of a request; None: the trained length, as far as memory allows.
-            kv_types: how keys and values are stored, F32 or F16 each.
+            kv_types: how keys and values are stored, one of CACHE_TYPES each.
             kv_tokens: tokens that the KV cache holds over all requests; None: one full context, or several short ones.
             batch_size, ubatch_size: most tokens in a step. A step is one pass, so the smaller of the two counts.
             page_size: tokens per page of the KV cache.

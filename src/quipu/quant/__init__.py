@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from quipu.quant.table import QUANT_TYPES, QuantType, dequantize, quant_type
+from quipu.quant.table import ENCODABLE_TYPES, QUANT_TYPES, QuantType, dequantize, encode, quant_type
 
-__all__ = ["QUANT_TYPES", "QuantType", "dequantize", "quant_type"]
+__all__ = ["ENCODABLE_TYPES", "QUANT_TYPES", "QuantType", "dequantize", "encode", "quant_type"]

@@ -1,4 +1,4 @@
-"""The table of tensor types, and `dequantize`, which looks them up."""
+"""The table of tensor types, and what looks them up: `dequantize`, and `encode` for those that need no search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from quipu.errors import UsageError
 from quipu.gguf.types import GGMLType
-from quipu.quant import decode
+from quipu.quant import decode, encoders
 
 # Values per slice of the work: intermediates stay within a few MB whatever the size of the tensor.
 _CHUNK_VALUES = 1 << 18
@@ -127,3 +127,50 @@ def dequantize(
         for start in range(0, len(blocks), chunk):
             values[start : start + chunk] = row.decode(blocks[start : start + chunk])
     return values.reshape(*array.shape[:-1], array.shape[-1] // block_bytes * block_size)
+
+
+_ENCODERS: dict[GGMLType, Callable[[encoders.Floats, encoders.Blocks], None]] = {
+    GGMLType.F32: encoders.f32,
+    GGMLType.F16: encoders.f16,
+    GGMLType.BF16: encoders.bf16,
+    GGMLType.Q8_0: encoders.q8_0,
+    GGMLType.Q5_1: encoders.q5_1,
+    GGMLType.Q5_0: encoders.q5_0,
+    GGMLType.Q4_1: encoders.q4_1,
+    GGMLType.Q4_0: encoders.q4_0,
+    GGMLType.IQ4_NL: encoders.iq4_nl,
+}
+ENCODABLE_TYPES = tuple(_ENCODERS)
+"""The types that `encode` writes."""
+
+
+def encode(values: npt.NDArray[np.floating], type_name: str | GGMLType) -> npt.NDArray[np.uint8]:
+    """The bytes that stand for `values`, each rounded by itself or within its block, in one pass.
+
+    Args:
+        values: float [..., values per row], each row a whole number of blocks.
+        type_name: one of `ENCODABLE_TYPES`, or its name.
+
+    Returns:
+        uint8 [..., row bytes], newly allocated.
+
+    Raises:
+        UsageError: a type that is not written this way, or a row that is not a whole number of blocks.
+    """
+    row = quant_type(type_name)
+    if row.type not in _ENCODERS:
+        names = ", ".join(type_.name for type_ in ENCODABLE_TYPES)
+        raise UsageError(f"{row.type.name} values are not encoded one block at a time; choose one of {names}")
+    block_size, block_bytes = row.type.block_size, row.type.block_bytes
+    if values.ndim == 0 or values.shape[-1] % block_size:
+        raise UsageError(
+            f"rows of shape {list(values.shape)} are not whole {row.type.name} blocks of {block_size} values"
+        )
+    flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, block_size)
+    blocks = np.zeros(len(flat), np.dtype(list(row.layout.items())))
+    chunk = max(1, _CHUNK_VALUES // block_size)
+    with np.errstate(all="ignore"):
+        for start in range(0, len(flat), chunk):
+            _ENCODERS[row.type](flat[start : start + chunk], blocks[start : start + chunk])
+    row_bytes = values.shape[-1] // block_size * block_bytes
+    return blocks.view(np.uint8).reshape(*values.shape[:-1], row_bytes)
