@@ -27,19 +27,33 @@ constexpr int64_t round_up(int64_t n, int64_t multiple) {
 // scale. Arrays are padded with zeros to a multiple of 256 values.
 //
 // Formats with blocks of 256 values sum in integers over a block. For them each scale is also a ratio to the largest of
-// its block, in units of 2^-15 of which 32767 is one, and sums are of codes times that ratio, 8 times (per 32 values) or
-// 16 times (per 16). Rounding the ratio moves a product by less than 2^-15 of the block's largest scale, where rounding
-// the activations to 8 bits moves it by 2^-8.
+// its block, in units of 2^-15 of which 32767 is one, and sums are of codes times that ratio, 8 times (per 32 values)
+// or 16 times (per 16). Rounding the ratio moves a product by less than 2^-15 of the block's largest scale, where
+// rounding the activations to 8 bits moves it by 2^-8.
 struct ActivationRow {
-    int8_t *codes;           // [K]
-    float *scales;           // [K / 32]
-    float *sums32;           // [K / 32]
-    float *sums16;           // [K / 16]
-    int16_t *ratios32;       // [K / 32]
-    int16_t *ratios16;       // [K / 16], each ratio twice
-    int16_t *ratio_sums32;   // [K / 32]
-    int16_t *ratio_sums16;   // [K / 16]
-    float *block_scales;     // [K / 256]
+    int8_t *codes;         // [K]
+    float *scales;         // [K / 32]
+    float *sums32;         // [K / 32]
+    float *sums16;         // [K / 16]
+    int16_t *ratios32;     // [K / 32]
+    int16_t *ratios16;     // [K / 16], each ratio twice
+    int16_t *ratio_sums32; // [K / 32]
+    int16_t *ratio_sums16; // [K / 16]
+    float *block_scales;   // [K / 256]
+
+    // The row from value k on, a multiple of 256.
+    ActivationRow from(int64_t k) const {
+        const int64_t groups = k / kGroup;
+        return {.codes = codes + k,
+                .scales = scales + groups,
+                .sums32 = sums32 + groups,
+                .sums16 = sums16 + 2 * groups,
+                .ratios32 = ratios32 + groups,
+                .ratios16 = ratios16 + 2 * groups,
+                .ratio_sums32 = ratio_sums32 + groups,
+                .ratio_sums16 = ratio_sums16 + 2 * groups,
+                .block_scales = block_scales + k / kBlock};
+    }
 };
 
 // Bytes of one ActivationRow for K values, and its parts inside them: every part begins at a multiple of 16 bytes.

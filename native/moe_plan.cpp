@@ -144,9 +144,7 @@ void MoeWorkspace::plan(const MoeLayer &layer, int num_tokens) {
 void MoeWorkspace::add_group(const MoeLayer &layer, int index, int first_pair, int num_tokens, bool as_rows) {
     const Expert expert = layer.expert(index);
     const int slots = num_panels(num_tokens), inner = expert.gate.rows;
-    const int64_t row_bytes = expert.gate.row_bytes + expert.up.row_bytes;
-    const int64_t fitting = round_up(kUnitBytes / row_bytes, kGroup);
-    const int step = as_rows ? static_cast<int>(std::clamp<int64_t>(fitting, kGroup, kMaxRowUnit)) : kGateRows;
+    const int step = as_rows ? kMaxRowUnit : kGateRows;
     groups.push_back({index, first_pair, num_tokens, as_rows, num_input_panels, hidden_bytes_, num_gate_units, step});
     num_input_panels += as_rows ? 0 : slots;
     hidden_bytes_ += slots * hidden_slot_bytes(expert);

@@ -10,8 +10,8 @@
 namespace quipu {
 
 constexpr int kGateRows = 2 * kTileRows; // rows of gate and up in one unit of the tile kernels
-constexpr int kMaxRowUnit = 256;         // most rows in a unit of the row kernels
-static_assert(kGateRows % kGroup == 0 && kMaxRowUnit % kGroup == 0);
+constexpr int kMaxRowUnit = kBlock;      // most rows in a unit of the row kernels: what they give is packed as a block
+static_assert(kGateRows % kGroup == 0);
 
 // The three matrices of one expert.
 struct Expert {

@@ -35,8 +35,7 @@ int64_t tile_floats(int num_tokens) {
     return int64_t(num_panels(num_tokens)) * kTileRows * kPanelTokens;
 }
 
-// What follows copies activations part by part, so it has to know every part.
-static_assert(sizeof(ActivationRow) == 4 * sizeof(void *));
+// What follows copies panels part by part, so it has to know every part.
 static_assert(sizeof(ActivationPanel) == sizeof(ActivationPanel::codes) + sizeof(ActivationPanel::scales) +
                                              sizeof(ActivationPanel::sums32) + sizeof(ActivationPanel::sums16));
 
@@ -221,8 +220,8 @@ class MoeGateUp final : public MoeStep {
 
     int64_t scratch_floats(int max_tokens) const override {
         const int64_t width = round_up(layer_.width(), kBlock);
-        const int64_t rows = width + 2 * kMaxRowTokens * kMaxRowUnit + activation_row_bytes(kMaxRowUnit) / 4 +
-                             kMaxRowTokens * (activation_row_bytes(width) / 4 + width);
+        const int64_t rows =
+            width + 2 * kMaxRowTokens * kMaxRowUnit + kMaxRowTokens * (activation_row_bytes(width) / 4 + width);
         const int64_t tiles = 2 * tile_floats(max_tokens) + int64_t(num_panels(max_tokens)) * kPanelTokens * kGateRows +
                               int64_t(sizeof(ActivationPanel)) / 4;
         return std::max(rows, tiles);
@@ -243,8 +242,7 @@ class MoeGateUp final : public MoeStep {
     void execute_rows(const Group &group, const Expert &expert, int begin, int end, float *scratch) const {
         const int width = layer_.width(), n = group.num_tokens, rows = end - begin;
         float *gate = scratch + round_up(width, kBlock), *up = gate + kMaxRowTokens * kMaxRowUnit;
-        auto *packed = reinterpret_cast<uint8_t *>(up + kMaxRowTokens * kMaxRowUnit);
-        uint8_t *gathered = packed + activation_row_bytes(kMaxRowUnit);
+        auto *gathered = reinterpret_cast<uint8_t *>(up + kMaxRowTokens * kMaxRowUnit);
         const int32_t *tokens = &space_.pair_tokens[group.first_pair];
         const float *x = input(tokens[0]);
         uint8_t *quantized = input_row(tokens[0]);
@@ -265,42 +263,22 @@ class MoeGateUp final : public MoeStep {
         for (int t = 0; t < n; t++) {
             float *row = gate + t * kMaxRowUnit;
             kernels_.swiglu(row, up + t * kMaxRowUnit, row, rows);
-            store_row(group, expert.down, t, begin, end, row, packed);
+            store_row(group, expert.down, t, begin, end, row);
         }
     }
 
     // Puts values [begin, end) of token t's row where the row kernels of step 4 read them.
-    void store_row(const Group &group, const Matrix &down, int t, int begin, int end, const float *values,
-                   uint8_t *packed) const {
-        const int inner = down.cols, rows = end - begin;
+    void store_row(const Group &group, const Matrix &down, int t, int begin, int end, const float *values) const {
+        const int inner = down.cols;
         uint8_t *hidden = space_.hidden + group.hidden_offset;
         if (!runs_on_int8(down.type)) {
             auto *floats = reinterpret_cast<float *>(hidden);
-            std::memcpy(floats + t * round_up(inner, kBlock) + begin, values, sizeof(float) * rows);
+            std::memcpy(floats + t * round_up(inner, kBlock) + begin, values, sizeof(float) * (end - begin));
             return;
         }
-        const ActivationRow from = activation_row(packed, kMaxRowUnit),
-                            to = activation_row(hidden + t * activation_row_bytes(inner), inner);
-        kernels_.quantize_row(values, rows, from);
-        // The last rows bring the zeros that pad the row to whole blocks.
-        const int count = end < inner ? rows : static_cast<int>(round_up(inner, kBlock)) - begin;
-        const int kept = std::min(count, static_cast<int>(round_up(rows, kBlock)));
-        copy_row(from, kept, to, begin);
-        if (kept < count)
-            clear_row(to, begin + kept, count - kept);
-    }
-
-    static void copy_row(const ActivationRow &from, int count, const ActivationRow &to, int begin) {
-        std::memcpy(to.codes + begin, from.codes, count);
-        std::memcpy(to.scales + begin / 32, from.scales, count / 32 * sizeof(float));
-        std::memcpy(to.sums32 + begin / 32, from.sums32, count / 32 * sizeof(float));
-        std::memcpy(to.sums16 + begin / 16, from.sums16, count / 16 * sizeof(float));
-    }
-    static void clear_row(const ActivationRow &row, int begin, int count) {
-        std::memset(row.codes + begin, 0, count);
-        std::memset(row.scales + begin / 32, 0, count / 32 * sizeof(float));
-        std::memset(row.sums32 + begin / 32, 0, count / 32 * sizeof(float));
-        std::memset(row.sums16 + begin / 16, 0, count / 16 * sizeof(float));
+        // Whole blocks, as units begin at multiples of kBlock; the last one brings the zeros that pad the row.
+        kernels_.quantize_row(values, end - begin,
+                              activation_row(hidden + t * activation_row_bytes(inner), inner).from(begin));
     }
 
     void execute_tiles(const Group &group, const Expert &expert, int begin, int end, const Worker &worker) const {

@@ -100,7 +100,8 @@ inline void quantize_ratios(const ActivationRow &row, int block, const int (&sum
     const int first = block * kGroupsPerBlock;
     const F32x8 scales = load(row.scales + first);
     const float largest = max_lane(scales);
-    // Below this the ratio would overflow: such a block counts as zero. A scale that is not finite takes the whole block.
+    // Below this the ratio would overflow: such a block counts as zero. A scale that is not finite takes the whole
+    // block.
     const bool is_finite = std::isfinite(sum(scales * splat(0.125f)));
     const bool is_usable = is_finite && largest > 1e-32f;
     row.block_scales[block] = is_finite ? largest : NAN;

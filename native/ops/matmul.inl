@@ -65,9 +65,9 @@ void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group,
 // panel that is at most half full is done with H = 1 and twice the rows. Arrays keep two vectors per row in both cases:
 // in this form gcc 12 holds them in registers.
 
-// Products of unsigned codes with activations, summed in int16 over Count steps of 4 values. `pinned` fixes the order of
-// instructions: with products before sums in pairs both schedulers of a Zen 3 core get the same share of each kind, and
-// no more than 15 vectors are alive.
+// Products of unsigned codes with activations, summed in int16 over Count steps of 4 values. `pinned` fixes the order
+// of instructions: with products before sums in pairs both schedulers of a Zen 3 core get the same share of each kind,
+// and no more than 15 vectors are alive.
 template <int R, int H, int Count>
 [[gnu::always_inline]] inline void sum_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step,
                                                 I16x16 (&acc)[R][2]) {
@@ -75,7 +75,9 @@ template <int R, int H, int Count>
         const B8x32 a0 = pinned(load_b8(panel.codes[step + S][0]));
         const B8x32 a1 = H == 2 ? pinned(load_b8(panel.codes[step + S][8])) : a0;
         unrolled<R>([&]<int I>() {
-            const B8x32 code = splat_4bytes(codes_at(tile.codes, r, step + S) + (I / kInterleavedRows) * kInterleavedRows * kBlock + 4 * (I % kInterleavedRows));
+            const B8x32 code =
+                splat_4bytes(codes_at(tile.codes, r, step + S) + (I / kInterleavedRows) * kInterleavedRows * kBlock +
+                             4 * (I % kInterleavedRows));
             const I16x16 p0 = pinned(dot_pairs(code, a0));
             if constexpr (H == 2) {
                 const I16x16 p1 = pinned(dot_pairs(code, a1));
@@ -138,8 +140,8 @@ template <class W, int R, int H>
 
 // c[row][16] += products of groups [0, num_groups).
 template <class W, int R, int H>
-[[gnu::noinline, gnu::flatten]] void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
-                                     float *c) {
+[[gnu::noinline, gnu::flatten]] void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel,
+                                                   int num_groups, float *c) {
     for (int g = 0; g < num_groups; g++) {
         I32x8 dots[R][2];
         group_dots<W, R, H>(tile, r, panel, g, dots);

@@ -98,8 +98,8 @@ template <class W> struct GroupSums {
     static float total(const RowSums &s) { return sum(s.products - s.offsets); }
 
     static I32x8 dot(B8x32 codes, B8x32 activations) {
-        const I16x16 pairs = W::kSigned ? dot_pairs(abs_b8(codes), apply_sign(activations, codes))
-                                        : dot_pairs(codes, activations);
+        const I16x16 pairs =
+            W::kSigned ? dot_pairs(abs_b8(codes), apply_sign(activations, codes)) : dot_pairs(codes, activations);
         return dot_pairs(pairs, splat_i16(1));
     }
 

@@ -278,9 +278,9 @@ static inline I32x8 factor_each(I16x16 integers, const int16_t *ratios, const in
 static inline I16x16 splat_halves(const int16_t *p) {
     int32_t both;
     std::memcpy(&both, p, 4);
-    return {_mm256_shuffle_epi8(_mm256_set1_epi32(both),
-                                _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3,
-                                                 2, 3, 2, 3, 2, 3, 2, 3))};
+    return {
+        _mm256_shuffle_epi8(_mm256_set1_epi32(both), _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2,
+                                                                      3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3))};
 }
 // 16-bit lanes alternate between p[0] and p[1].
 static inline I16x16 splat_two(const int16_t *p) {

@@ -250,9 +250,8 @@ template <int Shift> inline I16x16 load_i8_scales(const int8_t *p) {
 inline I32x8 factor_each(I16x16 integers, const int16_t *ratios, const int16_t *sums, int16_t *factors) {
     for (int i = 0; i < 16; i++)
         factors[i] = multiply_rounded(integers.v[i], ratios[i]);
-    return lanes<I32x8>([&](int i) {
-        return integers.v[2 * i] * sums[2 * i] + integers.v[2 * i + 1] * sums[2 * i + 1];
-    });
+    return lanes<I32x8>(
+        [&](int i) { return integers.v[2 * i] * sums[2 * i] + integers.v[2 * i + 1] * sums[2 * i + 1]; });
 }
 inline I16x16 splat_halves(const int16_t *p) {
     return lanes<I16x16>([&](int i) { return p[i / 8]; });
