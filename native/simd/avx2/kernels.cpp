@@ -15,5 +15,6 @@
 #include "simd/avx2/vec.h"
 
 #define QUIPU_ISA avx2
-#include "ops/table.inl"
 #include "simd/avx2/vec_formats.h"
+
+#include "ops/table.inl"

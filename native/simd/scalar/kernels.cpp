@@ -15,5 +15,6 @@
 #include "simd/scalar/vec.h"
 
 #define QUIPU_ISA scalar
-#include "ops/table.inl"
 #include "simd/portable_formats.h"
+
+#include "ops/table.inl"
