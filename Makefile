@@ -14,8 +14,8 @@ TINY_FOLDER ?= ../quipu-tiny
 PIP_OPTIONS := --disable-pip-version-check --no-input -qq
 pip = $(1)/bin/python -m pip $(2) $(PIP_OPTIONS) $(3) </dev/null
 
-BUILD_INPUTS := pyproject.toml LICENSE $(wildcard CMakeLists.txt cmake/* tools/placeholder.py) \
-	$(shell find native src -type f -not -name '*.pyc' -not -name '*.so' -not -name '*.gguf' -not -path '*/__pycache__/*')
+BUILD_INPUTS := pyproject.toml LICENSE CMakeLists.txt \
+	$(shell find native src -type f -not -name '*.pyc' -not -name '*.so' -not -path '*/__pycache__/*')
 NATIVE_SOURCES = $(shell find native benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 # Tests and builds see the installed package, never a stray source folder or another site's packages.

@@ -10,7 +10,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-REQUIRED = ("quipu/__init__.py", "quipu/py.typed", "quipu/data/tiny.gguf")
+MODELS = ("quipu/data/tiny-chat-Q8_0.gguf", "quipu/data/tiny-draft-Q8_0.gguf")
+REQUIRED = ("quipu/__init__.py", "quipu/py.typed", *MODELS)
 REFUSED_PARTS = ("tests", "native", "tools", "benchmarks", "__pycache__", "build")
 
 

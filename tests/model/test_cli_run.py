@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-MODEL = Path(str(files("quipu") / "data" / "tiny.gguf"))
+MODEL = Path(str(files("quipu") / "data" / "tiny-chat-Q8_0.gguf"))
 GUIDES = Path(__file__).resolve().parents[1] / "data" / "guides_run.txt"
 QUIPU = [sys.executable, "-m", "quipu"]
 

@@ -79,7 +79,7 @@ def raw_answer(conversation: Conversation) -> str:
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
-@pytest.mark.parametrize("kind", list(mixture.KINDS))
+@pytest.mark.parametrize("kind", list(mixture.EARLY.kinds))
 def test_the_answers_of_the_corpus_are_right(kind: str, split: str) -> None:
     if kind == "chain" and split == "held_out":
         pytest.skip("chains are for training only")
@@ -102,7 +102,7 @@ def test_both_languages_and_all_topics_occur() -> None:
     items = [one for one in itertools.islice(mixture.stream(5), 3000) if isinstance(one, Conversation)]
     chinese = sum(one.language == "zh" for one in items) / len(items)
     assert 0.3 < chinese < 0.5
-    assert {one.topic for one in items} == {*mixture.TURNS, *mixture.KINDS} - {"turn"}
+    assert {one.topic for one in items} == {*mixture.TURNS, *mixture.EARLY.kinds} - {"turn"}
 
 
 QUESTIONS_OF_GUIDES = [

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from quipu.tokenizer import Tokenizer
 from tiny.corpus.example import Conversation, Document
-from tiny.corpus.mixture import stream
+from tiny.corpus.mixture import EARLY, FIRST, LATE, stream
 from tiny.rendering import END_OF_TEXT, Renderer
 
 CHUNK_CONVERSATIONS = 3000
-# The first chunks have many texts to copy, as everything else is easier for a model that can.
-NUM_COPYING_CHUNKS = 5
-SHARE_OF_COPYING = 0.3
+NUM_FIRST_CHUNKS = 5
+NUM_EARLY_CHUNKS = 44
 
 
 class Sample(NamedTuple):
@@ -69,8 +68,8 @@ def chunk_batches(
     renderer = Renderer()
     rng = random.Random(f"{seed} {chunk}")
     seed_of_chunk = rng.getrandbits(48)
-    source = stream(seed_of_chunk, SHARE_OF_COPYING) if chunk < NUM_COPYING_CHUNKS else stream(seed_of_chunk)
-    items = itertools.islice(source, CHUNK_CONVERSATIONS)
+    mixture = FIRST if chunk < NUM_FIRST_CHUNKS else EARLY if chunk < NUM_EARLY_CHUNKS else LATE
+    items = itertools.islice(stream(seed_of_chunk, mixture), CHUNK_CONVERSATIONS)
     samples = [to_sample(tokenizer, renderer, item) for item in items]
     samples = sorted((s for s in samples if len(s.ids) <= context_length), key=lambda sample: len(sample.ids))
     padding_id = tokenizer.encode(END_OF_TEXT, add_special=False, parse_special=True)[0]

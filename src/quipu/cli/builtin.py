@@ -1,13 +1,15 @@
-"""Model names on the command line: a path, or the small model that comes with quipu."""
+"""Model names on the command line: a path, or one of the small models that come with quipu."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 
 from quipu.errors import ModelNotFoundError
 
-_BUILTIN = {"tiny": "tiny.gguf"}
+_BUILTIN: Mapping[str, str] = MappingProxyType({"tiny": "tiny-chat-Q8_0.gguf", "tiny-draft": "tiny-draft-Q8_0.gguf"})
 
 
 def resolve_model(name: str) -> Path:

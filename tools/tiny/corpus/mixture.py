@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from tiny.corpus.about import about
 from tiny.corpus.arithmetic import ARITHMETIC
@@ -37,37 +37,103 @@ def arithmetic(rng: random.Random, split: Split, language: Language) -> Turn:
     return ARITHMETIC[name][0](rng, split, language)
 
 
-# Topics of single turns, with their shares among them.
-TURNS: dict[str, tuple[TurnMaker, float]] = {
-    "about": (about, 12),
-    "knowledge": (knowledge, 8),
-    "facts": (facts, 27),
-    "arithmetic": (arithmetic, 22),
-    "translation": (translation, 10),
-    "repetition": (repetition, 5),
-    "howto": (howto, 3),
-    "story": (story, 3),
-    "code": (code, 3),
-    "extraction": (extraction, 9),
-    "refusal": (refusal, 8),
-    "guides": (guides, 1),
+# Topics of single turns.
+TURNS: dict[str, TurnMaker] = {
+    "about": about,
+    "knowledge": knowledge,
+    "facts": facts,
+    "arithmetic": arithmetic,
+    "translation": translation,
+    "repetition": repetition,
+    "howto": howto,
+    "story": story,
+    "code": code,
+    "extraction": extraction,
+    "refusal": refusal,
+    "guides": guides,
 }
-# Kinds of conversations, with their shares.
-KINDS = {
-    "turn": 74.0,
-    "tool_call": 8.0,
-    "missing_tool": 2.5,
-    "needless_tool": 3.5,
-    "multi_turn": 7.0,
-    "chain": 2.5,
-    "thinking": 7.0,
-}
+Shares = Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mixture:
+    """What a stream of texts consists of.
+
+    Attributes:
+        turns: topic -> share among single turns.
+        kinds: kind of conversation -> share among conversations.
+        documents: share of texts without a conversation.
+        echoes: share of words to copy.
+    """
+
+    turns: Shares
+    kinds: Shares
+    documents: float
+    echoes: float
+
+
+EARLY = Mixture(
+    turns={
+        "about": 12,
+        "knowledge": 8,
+        "facts": 27,
+        "arithmetic": 22,
+        "translation": 10,
+        "repetition": 5,
+        "howto": 3,
+        "story": 3,
+        "code": 3,
+        "extraction": 9,
+        "refusal": 8,
+        "guides": 1,
+    },
+    kinds={
+        "turn": 74.0,
+        "tool_call": 8.0,
+        "missing_tool": 2.5,
+        "needless_tool": 3.5,
+        "multi_turn": 7.0,
+        "chain": 2.5,
+        "thinking": 7.0,
+    },
+    documents=0.02,
+    echoes=0.03,
+)
+# Many texts to copy, as everything else is easier for a model that can.
+FIRST = dataclasses.replace(EARLY, echoes=0.3)
+# Less of what is long and by then well known, more of what has many wordings.
+LATE = Mixture(
+    turns={
+        "about": 15,
+        "knowledge": 8,
+        "facts": 27,
+        "arithmetic": 20,
+        "translation": 8,
+        "repetition": 4,
+        "howto": 2.5,
+        "story": 4,
+        "code": 4,
+        "extraction": 13,
+        "refusal": 9,
+        "guides": 1,
+    },
+    kinds={
+        "turn": 79.0,
+        "tool_call": 5.0,
+        "missing_tool": 3.0,
+        "needless_tool": 2.5,
+        "multi_turn": 6.0,
+        "chain": 1.5,
+        "thinking": 8.0,
+    },
+    documents=0.005,
+    echoes=0.005,
+)
 # Neither a tool nor thought is of use for these.
 _NEVER_WITH_TOOLS = ("arithmetic", "extraction")
 # What they say has to reach the model as it is.
 _VERBATIM = ("extraction", "repetition")
 _SHARE_OF_CHINESE = 0.4
-_SHARE_OF_DOCUMENTS = 0.02
 
 BEFORE = {
     "en": Templates(
@@ -197,12 +263,14 @@ def draw_language(rng: random.Random) -> Language:
     return "zh" if rng.random() < _SHARE_OF_CHINESE else "en"
 
 
-def draw_turn(rng: random.Random, split: Split, language: Language, without: tuple[str, ...] = ()) -> tuple[str, Turn]:
+def draw_turn(
+    rng: random.Random, split: Split, language: Language, shares: Shares, without: tuple[str, ...] = ()
+) -> tuple[str, Turn]:
     """A topic and a turn of it, with the question varied."""
     if split == "held_out":
         without += ("guides",)
-    topic = weighted(rng, {name: weight for name, (_, weight) in TURNS.items() if name not in without})
-    turn = TURNS[topic][0](rng, split, language)
+    topic = weighted(rng, {name: weight for name, weight in shares.items() if name not in without})
+    turn = TURNS[topic](rng, split, language)
     if topic not in _VERBATIM:
         turn = dataclasses.replace(turn, question=vary(rng, split, turn.question, turn.language))
     return topic, turn
@@ -221,35 +289,35 @@ def vary(rng: random.Random, split: Split, question: str, language: Language) ->
     return question
 
 
-def draw(rng: random.Random, split: Split = "train") -> Conversation:
+def draw(rng: random.Random, split: Split = "train", mixture: Mixture = EARLY) -> Conversation:
     """A conversation of any kind."""
-    return draw_kind(rng, split, weighted(rng, KINDS))
+    return draw_kind(rng, split, weighted(rng, mixture.kinds), mixture)
 
 
-def draw_kind(rng: random.Random, split: Split, kind: str, language: Language | None = None) -> Conversation:
+def draw_kind(rng: random.Random, split: Split, kind: str, mixture: Mixture = EARLY) -> Conversation:
     """A conversation of one kind."""
-    language = language or draw_language(rng)
+    language, shares = draw_language(rng), mixture.turns
     match kind:
         case "turn":
-            conversation = single(*draw_turn(rng, split, language))
+            conversation = single(*draw_turn(rng, split, language, shares))
         case "tool_call":
             conversation = _vary_last_question(rng, split, tool_call(rng, split, language))
         case "missing_tool":
             conversation = _vary_last_question(rng, split, missing_tool(rng, split, language))
         case "needless_tool":
-            conversation = needless_tool(rng, draw_turn(rng, split, language, _NEVER_WITH_TOOLS)[1])
+            conversation = needless_tool(rng, draw_turn(rng, split, language, shares, _NEVER_WITH_TOOLS)[1])
         case "multi_turn":
             conversation = follow_up(rng, split, language)
             if rng.random() < 0.4:
-                conversation = _with_turns_before(rng, conversation)
+                conversation = _with_turns_before(rng, conversation, shares)
         case "chain":
             turns = [
-                draw_turn(rng, split, language if rng.random() < 0.9 else draw_language(rng))[1]
+                draw_turn(rng, split, language if rng.random() < 0.9 else draw_language(rng), shares)[1]
                 for _ in range(rng.randint(2, 7))
             ]
             conversation = chain(rng, turns)
         case "thinking":
-            conversation = think(rng, split, draw_turn(rng, split, language)[1])
+            conversation = think(rng, split, draw_turn(rng, split, language, shares)[1])
         case _:
             raise ValueError(f"there is no kind of conversation {kind!r}")
     return _with_system(rng, split, conversation)
@@ -291,9 +359,9 @@ def _vary_last_question(rng: random.Random, split: Split, conversation: Conversa
     return dataclasses.replace(conversation, messages=messages)
 
 
-def _with_turns_before(rng: random.Random, conversation: Conversation) -> Conversation:
+def _with_turns_before(rng: random.Random, conversation: Conversation, shares: Shares) -> Conversation:
     """Other turns, of training templates, before a conversation."""
-    turns = [draw_turn(rng, "train", conversation.language)[1] for _ in range(rng.randint(1, 3))]
+    turns = [draw_turn(rng, "train", conversation.language, shares)[1] for _ in range(rng.randint(1, 3))]
     before = [message for turn in turns for message in single("", turn).messages]
     return dataclasses.replace(conversation, messages=before + conversation.messages)
 
@@ -311,7 +379,7 @@ def document(rng: random.Random) -> Document:
     if rng.random() < 0.5:
         return Document("", story(rng, "train", language).answer)
     names = ["facts", "knowledge", "howto", "code"]
-    answers = [TURNS[rng.choice(names)][0](rng, "train", language).answer for _ in range(rng.randint(2, 5))]
+    answers = [TURNS[rng.choice(names)](rng, "train", language).answer for _ in range(rng.randint(2, 5))]
     return Document("", "\n".join(answers))
 
 
@@ -331,24 +399,24 @@ def _any_number(rng: random.Random) -> str:
     return str(rng.randint(0, 10 ** rng.randint(1, 5)))
 
 
-def stream(seed: int, share_of_echoes: float = 0.03) -> Iterator[Conversation | Document]:
-    """Conversations of the training split, and now and then a document, without end."""
+def stream(seed: int, mixture: Mixture = EARLY) -> Iterator[Conversation | Document]:
+    """Texts of the training split, without end."""
     rng = random.Random(seed)
     while True:
         kind = rng.random()
-        if kind < _SHARE_OF_DOCUMENTS:
+        if kind < mixture.documents:
             yield document(rng)
-        elif kind < _SHARE_OF_DOCUMENTS + share_of_echoes:
+        elif kind < mixture.documents + mixture.echoes:
             yield echo(rng)
         else:
-            yield draw(rng)
+            yield draw(rng, mixture=mixture)
 
 
 def evaluation(seed: int, per_topic: int) -> list[Conversation]:
     """Questions of the held-out templates, `per_topic` of each topic and kind, and no two alike."""
     rng = random.Random(seed)
     found: list[Conversation] = []
-    for topic, (maker, _) in TURNS.items():
+    for topic, maker in TURNS.items():
         if topic == "guides":
             continue  # the same in both splits
         found += _distinct(per_topic, lambda maker=maker, topic=topic: _held_out_turn(rng, topic, maker))  # type: ignore[misc]

@@ -1,0 +1,126 @@
+"""The embedded models answer: held-out questions, tools in the template's form, the questions of public guides."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from quipu import LLM, SamplingParams
+from quipu.cli.builtin import resolve_model
+from tiny.batches import to_sample
+from tiny.checker import judge, parse_calls
+from tiny.corpus.mixture import evaluation
+from tiny.evaluate import TOOL_TOPICS, agreement, answer, perplexity
+from tiny.rendering import Renderer
+
+DATA = Path(str(files("quipu") / "data"))
+GREEDY = SamplingParams(temperature=0.0, max_tokens=200)
+
+
+@pytest.fixture(scope="module")
+def chat() -> LLM:
+    return LLM(resolve_model("tiny"), kv_tokens=32768)
+
+
+@pytest.fixture(scope="module")
+def draft() -> LLM:
+    return LLM(resolve_model("tiny-draft"))
+
+
+def test_sizes_and_names() -> None:
+    assert resolve_model("tiny") == DATA / "tiny-chat-Q8_0.gguf"
+    assert resolve_model("tiny").stat().st_size <= 8_000_000
+    assert resolve_model("tiny-draft").stat().st_size <= 1_500_000
+
+
+def test_held_out_questions(chat: LLM) -> None:
+    """A sample of what `make tiny-evaluate` asks, with limits a little lower for its noise."""
+    conversations = evaluation(101, 14)
+    verdicts = [judge(one, text) for one, text in zip(conversations, answer(chat, conversations), strict=True)]
+    right = sum(not verdict.fault for verdict in verdicts) / len(verdicts)
+    in_language = sum(not verdict.language_fault for verdict in verdicts) / len(verdicts)
+    tools = [v for one, v in zip(conversations, verdicts, strict=True) if one.topic in TOOL_TOPICS]
+    tools_right = sum("tool call" not in verdict.fault for verdict in tools) / len(tools)
+    assert len(verdicts) >= 200
+    assert right >= 0.85
+    assert tools_right >= 0.93
+    assert in_language >= 0.97
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ("What color is the sun?", ["yellow"]),
+        ("is beijing a big city?", ["Yes"]),
+        ("牛肉汉堡的制作方法", ["牛肉", "1."]),
+        ("如何制作一个三明治", ["面包", "1."]),
+        ("9.11和9.8哪个更大", ["9.8比9.11大"]),
+        ("用python编写一段冒泡排序算法", ["```python", "def bubble_sort"]),
+        ("python的字典数据类型如何定义", ["```python", "{"]),
+        ("How many r are in strawberry?", ["3 times"]),
+        ("who are you", ["tiny"]),
+        ("你好，请介绍下你自己", ["tiny", "quipu"]),
+        ("What is quipu?", ["GGUF"]),
+    ],
+)
+def test_questions_of_public_guides(chat: LLM, question: str, words: list[str]) -> None:
+    done = chat.chat([{"role": "user", "content": question}], GREEDY)
+    assert done.finish_reason == "stop"
+    for word in words:
+        assert word in done.text
+
+
+def test_what_the_welcome_suggests_works_at_the_recommended_temperature(chat: LLM) -> None:
+    assert chat.default_sampling.temperature == pytest.approx(0.2)
+    for seed in range(5):
+        sampling = SamplingParams(temperature=0.2, top_k=20, top_p=0.9, seed=seed, max_tokens=200)
+        assert "Lima" in chat.chat([{"role": "user", "content": "What is the capital of Peru?"}], sampling).text
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_current_weather",
+        "description": "Get the current weather in a given location",
+        "parameters": {
+            "type": "object",
+            "properties": {"location": {"type": "string", "description": "The city"}},
+            "required": ["location"],
+        },
+    },
+}
+
+
+def test_a_tool_is_called_and_its_result_told(chat: LLM) -> None:
+    messages: list[dict[str, object]] = [{"role": "user", "content": "What is the weather like in Paris today?"}]
+    first = chat.chat(messages, GREEDY, tools=[WEATHER])
+    assert parse_calls(first.text) == [("get_current_weather", {"location": "Paris"})]
+    call = {"type": "function", "function": {"name": "get_current_weather", "arguments": {"location": "Paris"}}}
+    messages += [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": '{"temperature": 17, "condition": "cloudy"}'},
+    ]
+    second = chat.chat(messages, GREEDY, tools=[WEATHER])
+    assert "17" in second.text
+    assert "cloudy" in second.text
+
+
+def test_thinking_is_told_apart(chat: LLM) -> None:
+    question = [{"role": "user", "content": "Which is larger, 9.11 or 9.8?"}]
+    thinking = chat.chat(question, GREEDY, enable_thinking=True)
+    assert thinking.reasoning
+    assert "9.8 is larger" in thinking.text
+    without = chat.chat(question, GREEDY, enable_thinking=False)
+    assert not without.reasoning
+    assert "9.8 is larger" in without.text
+
+
+def test_the_draft_agrees_with_the_chat_model(chat: LLM, draft: LLM) -> None:
+    assert chat.vocab_size == draft.vocab_size
+    assert [chat.tokenizer.token_bytes(i) for i in range(4096)] == [draft.tokenizer.token_bytes(i) for i in range(4096)]
+    renderer = Renderer()
+    samples = [to_sample(chat.tokenizer, renderer, one) for one in evaluation(103, 4)]
+    assert agreement(chat, draft, samples) > 0.8
+    assert perplexity(chat, samples) < perplexity(draft, samples)
