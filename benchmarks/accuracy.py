@@ -52,8 +52,9 @@ def deviation(got: NDArray[np.float32], exact: NDArray[np.float32]) -> Deviation
     """Compare rows of logits."""
     difference = np.linalg.norm(got.astype(np.float64) - exact)
     log_p, log_q = _log_softmax(exact), _log_softmax(got)
-    divergence = np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=-1))
-    return Deviation(float(difference / np.linalg.norm(exact.astype(np.float64))), float(divergence))
+    # Never negative but for rounding, where one token has all of the probability.
+    divergence = max(0.0, float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=-1))))
+    return Deviation(float(difference / np.linalg.norm(exact.astype(np.float64))), divergence)
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

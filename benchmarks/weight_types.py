@@ -14,7 +14,7 @@ import argparse
 
 import common
 from charts import Case, case_table, text_bars
-from machine import Limits, measure_limits
+from machine import measure_limits
 from measured import table
 
 TYPES = (
@@ -24,8 +24,9 @@ TYPES = (
 _DECODE_PROMPT_TOKENS = 16
 
 
-def measure_type(arguments: argparse.Namespace, limits: Limits) -> tuple[Case, Case, dict[str, str]]:
+def measure_type(arguments: argparse.Namespace) -> tuple[Case, Case, dict[str, str]]:
     """Decode and prefill of the type in `arguments`, and what the engines call themselves."""
+    limits = measure_limits(arguments.threads)  # anew for each type: over a quarter of an hour they drift
     model = common.find_model(arguments)
     size = common.measure_model(model)
 
@@ -61,11 +62,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.model is not None:
         parser.error("this benchmark makes its own models; choose them with --shape and --types")
-    limits = measure_limits(arguments.threads)
     cases: dict[str, list[Case]] = {"decode": [], "prefill": []}
     for type_name in arguments.types.split(","):
         arguments.type = type_name
-        decoded, prefilled, engines = measure_type(arguments, limits)
+        decoded, prefilled, engines = measure_type(arguments)
         cases["decode"].append(decoded)
         cases["prefill"].append(prefilled)
         for work, of_work in cases.items():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 
-_HEADER = struct.Struct("<II")  # streams, tokens
+_HEADER = struct.Struct("<IiII")  # magic number, sequence, streams, tokens
+_MAGIC = 0xAF143CD8
 _TOKEN = struct.Struct("<iIi")  # position, number of sequences, sequence
 _LAYERS = struct.Struct("<II")  # whether values are transposed, layers
 _MATRIX = struct.Struct("<iQ")  # type, bytes per row
@@ -23,18 +24,18 @@ def lengthen(state: memoryview, num_tokens: int) -> bytearray | None:
 
 
 def _lengthen(state: memoryview, num_tokens: int) -> bytearray | None:
-    num_streams, num_saved = _HEADER.unpack_from(state)
+    magic, sequence, num_streams, num_saved = _HEADER.unpack_from(state)
     offset = _HEADER.size
     tokens = [_TOKEN.unpack_from(state, offset + _TOKEN.size * index) for index in range(num_saved)]
-    if num_streams != 1 or tokens != [(index, 1, tokens[0][2]) for index in range(num_saved)]:
+    if (magic, num_streams) != (_MAGIC, 1) or tokens != [(index, 1, sequence) for index in range(num_saved)]:
         return None
     offset += _TOKEN.size * num_saved
     is_transposed, num_layers = _LAYERS.unpack_from(state, offset)
     if is_transposed:
         return None
-    longer = bytearray(_HEADER.pack(1, num_tokens))
+    longer = bytearray(_HEADER.pack(magic, sequence, 1, num_tokens))
     for position in range(num_tokens):
-        longer += _TOKEN.pack(position, 1, tokens[0][2])
+        longer += _TOKEN.pack(position, 1, sequence)
     longer += _LAYERS.pack(0, num_layers)
     offset += _LAYERS.size
     repeats, rest = divmod(num_tokens, num_saved)

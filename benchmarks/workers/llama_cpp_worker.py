@@ -28,6 +28,7 @@ from llama_cpp import llama_cpp as low_level
 from llama_cpp_state import lengthen
 from serving import serve
 
+_BF16 = 30  # ggml's number, which the bindings do not name
 _SAMPLE_TOKENS = 256  # a long cache repeats the keys and values of this many
 
 
@@ -61,7 +62,7 @@ class LlamaCpp:
         self.threads = threads
         self.ctx_size = ctx_size
         self.batch_size = batch_size
-        self.kv_type = getattr(low_level, f"GGML_TYPE_{kv_type.upper()}")
+        self.kv_type = _BF16 if kv_type == "bf16" else getattr(low_level, f"GGML_TYPE_{kv_type.upper()}")
         self.context = None
         self.num_sequences = 0
         self.filled = -1  # tokens that `decode_at` has put into the cache
