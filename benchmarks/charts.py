@@ -135,9 +135,9 @@ def save_png(path: Path, title: str, kind: str, cases: Sequence[Case]) -> bool:
         axes.set_yscale("log")
     axes.set_xlabel(kind)
     axes.set_ylabel("tokens per second")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, loc="left")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
     return True

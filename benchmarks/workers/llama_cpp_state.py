@@ -45,5 +45,5 @@ def _lengthen(state: memoryview, num_tokens: int) -> bytearray | None:
         offset += _MATRIX.size
         rows = bytes(state[offset : offset + row_bytes * num_saved])
         longer += rows * repeats + rows[: row_bytes * rest]
-        offset += len(rows)
+        offset += row_bytes * num_saved
     return longer if offset == len(state) else None
