@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 MODEL ?= tiny
 TEST_ARGS ?=
 FUZZ_SECONDS ?= 600
+BENCH_ARGS ?=
 TINY_FOLDER ?= ../quipu-tiny
 # The set-up must not eat what a user pipes into `make chat`, hence the redirected input.
 PIP_OPTIONS := --disable-pip-version-check --no-input -qq
@@ -31,7 +32,8 @@ help:
 	@echo "make test     set up, then run all tests (TEST_ARGS='-k name' for some)"
 	@echo "make lint     ruff, mypy, clang-format, import order, documentation links"
 	@echo "make oracle   comparisons with transformers; installs PyTorch (a large download) in $(ORACLE_VENV)"
-	@echo "make bench    speed and memory beside llama.cpp; builds it in $(LLAMA_VENV) (about ten minutes)"
+	@echo "make bench    docs/performance.md: speed, memory, accuracy beside llama.cpp; an hour, after ten minutes to"
+	@echo "              build it in $(LLAMA_VENV) (BENCH_ARGS='-t 4' for all benchmarks)"
 	@echo "make wheel    build dist/*.whl in isolation and check it"
 	@echo "make fuzz     coverage-guided fuzzing of the GGUF reader for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make tiny     train the embedded models in TINY_FOLDER=$(TINY_FOLDER); about an hour on two cores"
@@ -60,13 +62,29 @@ lint: $(VENV)/.installed $(VENV)/.lint
 oracle: $(ORACLE_VENV)/.installed
 	$(ORACLE_VENV)/bin/pytest --durations=5 tests/oracle $(TEST_ARGS)
 
-bench: $(VENV)/.installed $(if $(QUIPU_LLAMA_PYTHON),,$(LLAMA_VENV)/.ready)
-	@mkdir -p build/bench
-	$(BIN)/python benchmarks/import_time.py
-	$(BIN)/python benchmarks/decode.py --json build/bench/decode.json
-	$(BIN)/python benchmarks/prefill.py --json build/bench/prefill.json
-	$(BIN)/python benchmarks/first_token.py --json build/bench/first_token.json
-	$(BIN)/python benchmarks/memory.py --json build/bench/memory.json
+# Runs every benchmark, goes on after one that fails, writes docs/performance.md, then fails if one of them did.
+# `make bench BENCH_ARGS='-t 4 --no-llama'` passes options to all that compare engines.
+bench: $(VENV)/.installed $(VENV)/.bench $(if $(QUIPU_LLAMA_PYTHON),,$(LLAMA_VENV)/.ready)
+	@status=0; \
+	run() { name=$$1; script=$$2; shift 2; echo "== $$script $$*"; \
+		$(BIN)/python benchmarks/$$script --json build/bench/$$name.json "$$@" || status=1; }; \
+	run import_time import_time.py; \
+	run attention attention.py -r 3 --contexts 512,4096,32768; \
+	run accuracy accuracy.py $(BENCH_ARGS); \
+	run first_token first_token.py -r 5 $(BENCH_ARGS); \
+	run memory memory.py $(BENCH_ARGS); \
+	run decode-1b-Q4_K_M decode.py -r 5 $(BENCH_ARGS); \
+	run decode-0.5b-Q4_K_M decode.py -r 5 --shape qwen2-0.5b $(BENCH_ARGS); \
+	run decode-1b-Q8_0 decode.py -r 5 --type Q8_0 $(BENCH_ARGS); \
+	run prefill-1b-Q4_K_M prefill.py -r 5 $(BENCH_ARGS); \
+	run prefill-0.5b-Q4_K_M prefill.py -r 5 --shape qwen2-0.5b $(BENCH_ARGS); \
+	run batch batch.py -r 3 $(BENCH_ARGS); \
+	run context-f16 context.py -r 3 $(BENCH_ARGS); \
+	run context-q8_0 context.py -r 3 --kv-type q8_0 $(BENCH_ARGS); \
+	run threads threads.py -r 3 $(BENCH_ARGS); \
+	run weight_types weight_types.py -r 3 $(BENCH_ARGS); \
+	$(BIN)/python benchmarks/report.py || status=1; \
+	exit $$status
 
 wheel: $(VENV)/.build
 	rm -rf dist
@@ -111,7 +129,7 @@ $(VENV)/.installed: $(VENV)/.build $(BUILD_INPUTS)
 	@$(call pip,$(VENV),install,build/wheel/*.whl)
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.build
+$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz $(VENV)/.bench: $(VENV)/.%: $(VENV)/.build
 	@echo "== installing the tools of make $*"
 	@$(call pip,$(VENV),install,--group $*)
 	@touch $@
@@ -147,5 +165,5 @@ $(TRAIN_VENV)/.installed: $(TRAIN_VENV)/.ready $(VENV)/.installed
 $(LLAMA_VENV)/.ready: pyproject.toml tools/find_python.sh
 	$(call create_venv,$(LLAMA_VENV))
 	@echo "== building llama.cpp (about ten minutes)"
-	@$(call pip,$(LLAMA_VENV),install,--group bench)
+	@$(call pip,$(LLAMA_VENV),install,--group llama)
 	@touch $@

@@ -10,19 +10,22 @@ The time of the same program without attention, measured alike, is subtracted.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 
-from common import spread, table
+import quipu
+from common import write_json
 from machine import describe
+from measured import spread, table
 from quipu.api import KV_TYPES
 from quipu.backends.cpu import CPUBackend, CPUExecutable
 from quipu.backends.program import Batch, KVSpec, KVStorage, Recorder, Weight
 from quipu.bench.bandwidth import measure_bandwidth
+from quipu.bench.kernels import describe_kernels
+from quipu.engine import num_usable_cores
 from quipu.gguf import GGMLType
 
 PAGE_SIZE = 64
@@ -90,7 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--types", default=",".join(KV_TYPES), help="types of the KV cache, for keys and values alike")
     parser.add_argument("--contexts", default="128,1024,4096,16384,32768", help="tokens in the cache")
-    parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("-t", "--threads", type=int, default=num_usable_cores())
     parser.add_argument("-r", "--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
     return parser.parse_args()
@@ -143,9 +146,9 @@ def main() -> None:
     print(f"Prefill: {STEP_TOKENS} tokens that end the context. Read bandwidth: {bandwidth / 1e9:.1f} GB/s.")
     print(f"machine: {', '.join(f'{key} {value}' for key, value in describe().items())}")
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {"machine": describe(), "bandwidth": bandwidth, "shape": shape, "results": measured}
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        engine = f"quipu {quipu.__version__} ({describe_kernels().instruction_set})"
+        content = {"title": "Attention", "bandwidth": bandwidth, "shape": shape, "results": measured}
+        write_json(arguments.json, {"quipu": engine}, content)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shlex
-import statistics
 import subprocess
 import sys
 import time
@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import HERE, describe
+from machine import HERE, Limits, describe
+from measured import OURS, THEIRS, table
 from quipu.bench.reads import cache_bytes_per_position, weight_bytes_per_token
 from quipu.cli.synthetic import synthetic_model
+from quipu.engine import num_usable_cores
 from quipu.gguf import GGUFReader, ModelKeys
 
 WORKERS = HERE / "workers"
-OURS = "quipu"
-THEIRS = ("llama.cpp", "llama.cpp, no repacking")
 # An engine's threads spin for some milliseconds after their work; the next engine starts when they sleep.
 SETTLE_S = 0.1
 
@@ -39,7 +39,7 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("-m", "--model", type=Path, help="a GGUF file; without it a synthetic one is made")
     parser.add_argument("--shape", default="llama-1b", help="shape of the synthetic model")
     parser.add_argument("--type", default="Q4_K_M", help="quantization of the synthetic model")
-    parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("-t", "--threads", type=int, default=num_usable_cores())
     parser.add_argument("-r", "--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
     parser.add_argument(
@@ -65,21 +65,27 @@ class ModelSize:
         decode_bytes: weights read for one generated token: all but the rows of the embedding table not looked up and
             the experts not used.
         prompt_multiply_adds: per prompt token, without attention and the output matrix (wanted once per prompt).
+        output_multiply_adds: of the output matrix, per token whose logits are wanted.
         attention_multiply_adds: per pair of query and earlier key, over all layers.
-        kv_bytes_per_token: f16 keys and values.
+        kv_bytes_per_token: keys and values of one token.
         vocab_size: rows of the embedding table.
     """
 
     file_bytes: int
     decode_bytes: int
     prompt_multiply_adds: int
+    output_multiply_adds: int
     attention_multiply_adds: int
-    kv_bytes_per_token: int
+    kv_bytes_per_token: float
     vocab_size: int
 
 
-def measure_model(path: Path) -> ModelSize:
-    """Read a model's sizes from its header."""
+def measure_model(path: Path, kv_value_bytes: float = 2) -> ModelSize:
+    """Read a model's sizes from its header.
+
+    Args:
+        kv_value_bytes: mean size of one cached value, 2 for f16.
+    """
     with GGUFReader(path) as reader:
         tensors = reader.tensors
         ends = ("token_embd.weight", "output.weight")
@@ -93,10 +99,38 @@ def measure_model(path: Path) -> ModelSize:
             prompt_multiply_adds=sum(
                 info.shape[0] * info.shape[1] * (num_used if len(info.shape) == 3 else 1) for info in matrices
             ),
+            output_multiply_adds=math.prod(tensors["token_embd.weight"].shape),
             attention_multiply_adds=2 * num_layers * queries,
-            kv_bytes_per_token=cache_bytes_per_position(reader),
+            kv_bytes_per_token=cache_bytes_per_position(reader) / 2 * kv_value_bytes,
             vocab_size=tensors["token_embd.weight"].shape[1],
         )
+
+
+def decode_limit(size: ModelSize, limits: Limits, num_sequences: int, cached_tokens: float) -> float:
+    """Tokens per second of all sequences together, each with so many tokens in its cache.
+
+    A step reads the weights once (of experts only what one token uses: more sequences use more of them) and the cache
+    of every sequence, and multiplies for every token. Whichever of the two takes longer bounds it.
+    """
+    step_bytes = size.decode_bytes + num_sequences * cached_tokens * size.kv_bytes_per_token
+    seconds = step_bytes / limits.read_bytes_per_s
+    if limits.multiply_adds_per_s:
+        attention = size.attention_multiply_adds * cached_tokens
+        multiply_adds = num_sequences * (size.prompt_multiply_adds + size.output_multiply_adds + attention)
+        seconds = max(seconds, multiply_adds / limits.multiply_adds_per_s)
+    return num_sequences / seconds
+
+
+def prefill_limit(size: ModelSize, limits: Limits, num_tokens: int) -> float | None:
+    """Tokens per second of a prompt: by the multiply-adds, where their rate is known."""
+    if not limits.multiply_adds_per_s:
+        return None
+    return limits.multiply_adds_per_s / prompt_multiply_adds(size, num_tokens)
+
+
+def prompt_multiply_adds(size: ModelSize, num_tokens: int) -> float:
+    """Multiply-adds per token of a prompt. Attention is causal: token i looks at i + 1 keys."""
+    return size.prompt_multiply_adds + size.attention_multiply_adds * (num_tokens + 1) / 2
 
 
 def random_ids(count: int, vocab_size: int, seed: int) -> list[int]:
@@ -136,10 +170,30 @@ class Worker:
 
 
 def start_workers(
-    arguments: argparse.Namespace, model: Path, *, ctx_size: int, both_layouts: bool = True
+    arguments: argparse.Namespace,
+    model: Path,
+    *,
+    ctx_size: int,
+    both_layouts: bool = True,
+    kv_type: str = "f16",
+    num_sequences: int = 1,
 ) -> dict[str, Worker]:
-    """Start and load every engine: ours, and llama.cpp with and without its load-time repacking of weights."""
-    settings = {"model": str(model), "threads": arguments.threads, "ctx_size": ctx_size, "batch_size": 512}
+    """Start and load every engine: ours, and llama.cpp with and without its load-time repacking of weights.
+
+    Args:
+        ctx_size: tokens of context for each sequence.
+        both_layouts: whether llama.cpp also runs without repacking.
+        kv_type: how keys and values are stored.
+        num_sequences: most that are computed at a time.
+    """
+    settings = {
+        "model": str(model),
+        "threads": arguments.threads,
+        "ctx_size": ctx_size,
+        "batch_size": 512,
+        "kv_type": kv_type,
+        "num_sequences": num_sequences,
+    }
     workers = {OURS: Worker(OURS, [sys.executable, str(WORKERS / "quipu_worker.py")])}
     if not arguments.no_llama:
         if not Path(arguments.llama_python).exists():
@@ -175,33 +229,6 @@ def interleave(
     return results
 
 
-def best_of_theirs(results: Mapping[str, Sequence[float]], *, higher_is_better: bool) -> str | None:
-    """The name of the faster layout of llama.cpp by median; None when it was not measured."""
-    names = [name for name in THEIRS if name in results]
-    if not names:
-        return None
-    choose = max if higher_is_better else min
-    return choose(names, key=lambda name: statistics.median(results[name]))
-
-
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median of ours / theirs within each round."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-
-
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """`median (lowest to highest)`."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, padded so that it also reads as plain text."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (header, *rows)]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def report(
     arguments: argparse.Namespace,
     title: str,
@@ -225,13 +252,22 @@ def report(
         print(f"{name}: {description}")
     print(f"command: {command}")
     if arguments.json:
-        content = {
-            "title": title,
-            "machine": machine,
-            "model": {"name": model.name, "bytes": model.stat().st_size},
-            "engines": dict(engines),
-            "command": command,
-            **measured,
-        }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        content = {"title": title, "model": {"name": model.name, "bytes": model.stat().st_size}, **measured}
+        write_json(arguments.json, engines, content)
+
+
+def write_json(path: Path, engines: Mapping[str, str], content: Mapping[str, Any]) -> None:
+    """Write what was measured, with machine, versions, command and date, for `report.py`."""
+    about = {
+        "machine": describe(),
+        "engines": dict(engines),
+        "command": shlex.join(["python", str(Path(sys.argv[0])), *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**content, **about}, indent=2) + "\n", encoding="utf-8")
+
+
+def round_up(num_tokens: int) -> int:
+    """A context size that holds them: the next multiple of 256, as llama.cpp rounds it."""
+    return (num_tokens + 255) // 256 * 256

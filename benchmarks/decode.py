@@ -11,7 +11,9 @@ from __future__ import annotations
 import statistics
 
 import common
+from charts import Case
 from machine import measure_limits
+from measured import OURS, best_of_theirs, ratio, spread
 
 
 def main() -> None:
@@ -22,7 +24,7 @@ def main() -> None:
     model = common.find_model(arguments)
     size = common.measure_model(model)
     limits = measure_limits(arguments.threads)
-    ctx_size = (arguments.prompt_tokens + arguments.tokens + 1 + 255) // 256 * 256
+    ctx_size = common.round_up(arguments.prompt_tokens + arguments.tokens + 1)
 
     def measure(worker: common.Worker, index: int) -> float:
         token_ids = common.random_ids(arguments.prompt_tokens, size.vocab_size, seed=index)
@@ -37,14 +39,12 @@ def main() -> None:
     mean_cached = arguments.prompt_tokens + arguments.tokens / 2
     bytes_per_token = size.decode_bytes + mean_cached * size.kv_bytes_per_token
     limit = limits.read_bytes_per_s / bytes_per_token
-    theirs = common.best_of_theirs(results, higher_is_better=True)
+    theirs = best_of_theirs(results, higher_is_better=True)
     rows = []
     for name, values in results.items():
-        compared = f"{common.ratio(values, results[theirs]):.3f}" if theirs else "-"
+        compared = f"{ratio(values, results[theirs]):.3f}" if theirs else "-"
         speed = statistics.median(values)
-        rows.append(
-            [name, common.spread(values), compared, f"{speed * bytes_per_token / 1e9:.1f}", f"{speed / limit:.0%}"]
-        )
+        rows.append([name, spread(values), compared, f"{speed * bytes_per_token / 1e9:.1f}", f"{speed / limit:.0%}"])
     rows.append(["limit", f"{limit:.1f}", "", f"{limits.read_bytes_per_s / 1e9:.1f}", "100%"])
     common.report(
         arguments,
@@ -56,10 +56,11 @@ def main() -> None:
         notes=[f"Each token reads {bytes_per_token / 1e6:.0f} MB. {arguments.rounds} rounds, engines interleaved."],
         measured={
             "tokens_per_second": results,
+            "cases": [Case(model.stem, results, limit).to_json()],
             "bytes_per_token": bytes_per_token,
             "read_bytes_per_s": limits.read_bytes_per_s,
-            "ratio": common.ratio(results[common.OURS], results[theirs]) if theirs else None,
-            "bandwidth_fraction": statistics.median(results[common.OURS]) / limit,
+            "ratio": ratio(results[OURS], results[theirs]) if theirs else None,
+            "bandwidth_fraction": statistics.median(results[OURS]) / limit,
         },
     )
 

@@ -14,6 +14,7 @@ import sys
 import time
 
 import common
+from measured import ratio, spread
 
 TEXT = "The knots on the cord were read by touch, from left to right, and each one"
 
@@ -69,8 +70,8 @@ def main() -> None:
     rows = []
     for name, values in results.items():
         neighbour = f"llama.cpp, {name.rpartition(', ')[2]}"
-        compared = f"{common.ratio(values, results[neighbour]):.3f}" if neighbour in results else "-"
-        rows.append([name, common.spread(values, 3), compared])
+        compared = f"{ratio(values, results[neighbour]):.3f}" if neighbour in results else "-"
+        rows.append([name, spread(values, 3), compared])
     common.report(
         arguments,
         f"First token of a warm file, from process start, {threads} threads",

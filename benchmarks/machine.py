@@ -60,4 +60,15 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "numpy": importlib.metadata.version("numpy"),
         "quipu": quipu.__version__,
+        "revision": _revision(),
     }
+
+
+def _revision() -> str:
+    """The commit that the scripts are from, with a plus where files were changed since."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"

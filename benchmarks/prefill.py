@@ -11,7 +11,9 @@ from __future__ import annotations
 import statistics
 
 import common
+from charts import Case
 from machine import measure_limits
+from measured import OURS, best_of_theirs, ratio, spread
 
 
 def main() -> None:
@@ -27,23 +29,21 @@ def main() -> None:
         token_ids = common.random_ids(num_tokens, size.vocab_size, seed=index)
         return float(num_tokens / worker.ask("prefill", token_ids=token_ids)["seconds"])
 
-    workers = common.start_workers(arguments, model, ctx_size=(num_tokens + 1 + 255) // 256 * 256)
+    workers = common.start_workers(arguments, model, ctx_size=common.round_up(num_tokens + 1))
     results = common.interleave(workers, arguments.rounds, measure)
     for worker in workers.values():
         worker.close()
 
-    # Causal attention: token i looks at i + 1 keys.
-    attention = size.attention_multiply_adds * (num_tokens + 1) / 2
-    multiply_adds = size.prompt_multiply_adds + attention
-    theirs = common.best_of_theirs(results, higher_is_better=True)
+    multiply_adds = common.prompt_multiply_adds(size, num_tokens)
+    limit = common.prefill_limit(size, limits, num_tokens)
+    theirs = best_of_theirs(results, higher_is_better=True)
     rows = []
     for name, values in results.items():
-        compared = f"{common.ratio(values, results[theirs]):.3f}" if theirs else "-"
+        compared = f"{ratio(values, results[theirs]):.3f}" if theirs else "-"
         rate = statistics.median(values) * multiply_adds
         share = f"{rate / limits.multiply_adds_per_s:.0%}" if limits.multiply_adds_per_s else "-"
-        rows.append([name, common.spread(values), compared, f"{rate / 1e9:.0f}", share])
-    if limits.multiply_adds_per_s:
-        limit = limits.multiply_adds_per_s / multiply_adds
+        rows.append([name, spread(values), compared, f"{rate / 1e9:.0f}", share])
+    if limit is not None:
         rows.append(["limit", f"{limit:.1f}", "", f"{limits.multiply_adds_per_s / 1e9:.0f}", "100%"])
     common.report(
         arguments,
@@ -58,9 +58,10 @@ def main() -> None:
         ],
         measured={
             "tokens_per_second": results,
+            "cases": [Case(model.stem, results, limit).to_json()],
             "multiply_adds_per_token": multiply_adds,
             "multiply_adds_per_s": limits.multiply_adds_per_s,
-            "ratio": common.ratio(results[common.OURS], results[theirs]) if theirs else None,
+            "ratio": ratio(results[OURS], results[theirs]) if theirs else None,
         },
     )
 

@@ -2,25 +2,46 @@
 
     python quipu_worker.py
 
-Unlike its neighbour's, these times include everything around the arithmetic: scheduling, greedy sampling, events.
+Unlike its neighbour's, these times include everything around the arithmetic: scheduling, greedy sampling, events. Only
+`decode_at`, whose context is filled and not computed, runs the model's program by itself.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 
 import quipu
+from filled_cache import FilledCache
 from quipu import LLM, SamplingParams
+from quipu.bench.kernels import describe_kernels
 from serving import serve
+
+_PAGE_TOKENS = 64  # the cache keeps a page free for each sequence to grow into
 
 
 class Quipu:
     """One loaded model."""
 
-    def __init__(self, *, model: str, threads: int, ctx_size: int, batch_size: int) -> None:
-        self.llm = LLM(model, ctx_size=ctx_size, threads=threads, kv_type="f16")
-        self.batch_size = batch_size
+    def __init__(
+        self,
+        *,
+        model: str,
+        threads: int,
+        ctx_size: int,
+        batch_size: int,
+        kv_type: str = "f16",
+        num_sequences: int = 1,
+    ) -> None:
+        kv_tokens = None if num_sequences == 1 else num_sequences * (ctx_size + _PAGE_TOKENS)
+        self.llm = LLM(
+            model, ctx_size=ctx_size, threads=threads, kv_type=kv_type, kv_tokens=kv_tokens, ubatch_size=batch_size
+        )
+        self.open_filled_cache = functools.partial(
+            FilledCache, model=model, threads=threads, ctx_size=ctx_size, kv_type=kv_type
+        )
+        self.filled_cache: FilledCache | None = None
 
     def prefill(self, token_ids: list[int]) -> float:
         """Seconds until the first token after a prompt."""
@@ -35,16 +56,41 @@ class Quipu:
 
     def token_times(self, token_ids: list[int], num_tokens: int) -> list[float]:
         """When each token arrived."""
-        sampling = SamplingParams(max_tokens=num_tokens, temperature=0.0, ignore_eos=True)
         times = []
-        for event in self.llm.generate(token_ids, sampling, stream=True):
+        for event in self.llm.generate(token_ids, _greedy(num_tokens), stream=True):
             times += [time.perf_counter()] * len(event.token_ids)
         if len(times) != num_tokens:
             raise SystemExit(f"asked for {num_tokens} tokens, got {len(times)}")
         return times
 
+    def batch_decode(self, prompts: list[list[int]], num_tokens: int) -> list[float]:
+        """Seconds of each of `num_tokens` steps of one token per sequence, after the first of each."""
+        arrivals = []
+        for event in self.llm.generate(prompts, _greedy(num_tokens + 1), stream=True):
+            arrivals += [(event.request_id, time.perf_counter())] * len(event.token_ids)
+        steps = [arrivals[begin : begin + len(prompts)] for begin in range(0, len(arrivals), len(prompts))]
+        if len(steps) != num_tokens + 1 or any(len({name for name, _ in step}) != len(prompts) for step in steps):
+            raise SystemExit(f"{len(prompts)} prompts were not computed in common steps; take shorter ones")
+        ends = [step[-1][1] for step in steps]
+        return [after - before for before, after in itertools.pairwise(ends)]
+
+    def decode_at(self, context: int, num_tokens: int) -> list[float]:
+        """Seconds of each of `num_tokens` steps of one token, after a context that is filled once and then kept."""
+        if self.filled_cache is None:
+            self.filled_cache = self.open_filled_cache()
+        return self.filled_cache.decode(context, num_tokens)
+
+    def logits(self, token_ids: list[int]) -> list[list[float]]:
+        """Those of every token, from one pass over an empty cache."""
+        rows: list[list[float]] = self.llm.logits(token_ids).tolist()
+        return rows
+
     def describe(self) -> str:
-        return f"quipu {quipu.__version__}"
+        return f"quipu {quipu.__version__} ({describe_kernels().instruction_set})"
+
+
+def _greedy(num_tokens: int) -> SamplingParams:
+    return SamplingParams(max_tokens=num_tokens, temperature=0.0, ignore_eos=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+# What is answered with seconds, by the engine's method of the same name.
+TIMED = ("prefill", "decode", "batch_decode", "decode_at")
+
 
 class MeasuredEngine(Protocol):
     """A loaded model whose speed is asked for."""
@@ -16,6 +19,12 @@ class MeasuredEngine(Protocol):
     def prefill(self, token_ids: list[int]) -> float: ...
 
     def decode(self, token_ids: list[int], num_tokens: int) -> list[float]: ...
+
+    def batch_decode(self, prompts: list[list[int]], num_tokens: int) -> list[float]: ...
+
+    def decode_at(self, context: int, num_tokens: int) -> list[float]: ...
+
+    def logits(self, token_ids: list[int]) -> list[list[float]]: ...
 
     def describe(self) -> str: ...
 
@@ -37,10 +46,10 @@ def serve(load: Callable[..., MeasuredEngine]) -> None:
             reply: dict[str, Any] = {"seconds": time.perf_counter() - begin, "engine": engine.describe()}
         elif engine is None:
             raise SystemExit("load comes first")
-        elif op == "prefill":
-            reply = {"seconds": engine.prefill(**request)}
-        elif op == "decode":
-            reply = {"seconds": engine.decode(**request)}
+        elif op in TIMED:
+            reply = {"seconds": getattr(engine, op)(**request)}
+        elif op == "logits":
+            reply = {"logits": engine.logits(**request)}
         else:
             raise SystemExit(f"unknown op {op!r}")
         print(json.dumps(reply), file=replies, flush=True)

@@ -84,9 +84,7 @@ def blocks_of(weight_type: GGMLType, rows: int, cols: int, fill: int) -> Weight:
 
 @every_type
 @pytest.mark.parametrize("num_tokens", [1, 3, 16, 24])
-def test_integer_sums_are_exact_at_the_extremes(
-    one_thread: CPUBackend, weight_type: GGMLType, num_tokens: int
-) -> None:
+def test_integer_sums_are_exact_at_the_extremes(one_thread: CPUBackend, weight_type: GGMLType, num_tokens: int) -> None:
     """Largest codes against largest activations, all of one sign or each of its weight's: a sum that saturates or wraps
     would be far off."""
     cols = max(256, weight_type.block_size)

@@ -1,0 +1,112 @@
+"""Decode and prefill by number of threads, alone and while another process keeps one core busy.
+
+    python benchmarks/threads.py [-m model.gguf] [--counts 1,2] [-p 256] [-n 32] [-r 3] [--json FILE]
+
+The neighbour is one endless loop, bound to the last core that this process may use. Threads that meet after every
+matrix wait for the one that shares its core: an engine that divides the work evenly falls to half of its speed at
+best, one that also spins while it waits falls further. llama.cpp runs as it does by default, with repacking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import common
+from charts import Case, case_table, text_bars
+from machine import Limits, measure_limits
+from quipu.engine import num_usable_cores
+
+_LOOP = "import os\nif hasattr(os, 'sched_setaffinity'):\n    os.sched_setaffinity(0, {%d})\nwhile True:\n    pass"
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Keep one core busy with a process that only counts."""
+    core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    process = subprocess.Popen([sys.executable, "-c", _LOOP % core])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def default_counts() -> list[int]:
+    """1, 2, 4 ... and the number of cores."""
+    most = num_usable_cores()
+    return sorted({*(2**power for power in range(most.bit_length())), most})
+
+
+def measure_count(
+    arguments: argparse.Namespace, model: Path, size: common.ModelSize, limits: Limits
+) -> tuple[dict[str, list[Case]], dict[str, str]]:
+    """Cases of decode and of prefill with one number of threads, and what the engines call themselves."""
+
+    def decode(worker: common.Worker, index: int) -> float:
+        token_ids = common.random_ids(16, size.vocab_size, seed=index)
+        seconds = worker.ask("decode", token_ids=token_ids, num_tokens=arguments.tokens)["seconds"]
+        return float(arguments.tokens / sum(seconds))
+
+    def prefill(worker: common.Worker, index: int) -> float:
+        token_ids = common.random_ids(arguments.prompt_tokens, size.vocab_size, seed=index)
+        return float(len(token_ids) / worker.ask("prefill", token_ids=token_ids)["seconds"])
+
+    threads = f"{arguments.threads} thread{'s' if arguments.threads > 1 else ''}"
+    ctx_size = common.round_up(max(16 + arguments.tokens, arguments.prompt_tokens) + 1)
+    workers = common.start_workers(arguments, model, ctx_size=ctx_size, both_layouts=False)
+    caps = {
+        "decode": common.decode_limit(size, limits, 1, 16 + arguments.tokens / 2),
+        "prefill": common.prefill_limit(size, limits, arguments.prompt_tokens),
+    }
+    cases: dict[str, list[Case]] = {}
+    for work in (decode, prefill):
+        alone = common.interleave(workers, arguments.rounds, work)
+        with busy_core():
+            beside = common.interleave(workers, arguments.rounds, work)
+        # What the neighbour leaves of the machine depends on the scheduler, so there is no limit beside it.
+        cases[work.__name__] = [Case(threads, alone, caps[work.__name__]), Case(f"{threads}, busy neighbour", beside)]
+    for worker in workers.values():
+        worker.close()
+    return cases, {name: worker.engine for name, worker in workers.items()}
+
+
+def main() -> None:
+    parser = common.options("speed by number of threads, alone and beside a busy process")
+    parser.add_argument("--counts", help="numbers of threads, separated by commas; default: 1, 2, 4 ... all cores")
+    parser.add_argument("-p", "--prompt-tokens", type=int, default=256)
+    parser.add_argument("-n", "--tokens", type=int, default=32, help="tokens generated per round")
+    parser.set_defaults(shape="qwen2-0.5b", rounds=3)
+    arguments = parser.parse_args()
+    model = common.find_model(arguments)
+    size = common.measure_model(model)
+    counts = [int(count) for count in arguments.counts.split(",")] if arguments.counts else default_counts()
+    cases: dict[str, list[Case]] = {"decode": [], "prefill": []}
+    engines: dict[str, str] = {}
+    for count in counts:
+        arguments.threads = count
+        of_count, engines = measure_count(arguments, model, size, measure_limits(count))
+        for work, of_work in of_count.items():
+            cases[work] += of_work
+    for work, of_work in cases.items():
+        print(f"\n{work}\n{text_bars(of_work)}")
+    header, _ = case_table("work", [])
+    common.report(
+        arguments,
+        f"Threads: decode of {arguments.tokens} tokens and prefill of {arguments.prompt_tokens}, f16 KV cache",
+        header,
+        [[f"{work}, {row[0]}", *row[1:]] for work in cases for row in case_table("", cases[work])[1]],
+        model=model,
+        engines=engines,
+        notes=[f"{arguments.rounds} rounds, engines interleaved; llama.cpp with repacking."],
+        measured={work: [case.to_json() for case in of_work] for work, of_work in cases.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()
