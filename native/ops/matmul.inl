@@ -11,13 +11,16 @@ template <class W> constexpr int int16_depth() {
     return W::kSigned ? 1 : depth >= 8 ? 8 : depth >= 4 ? 4 : depth >= 2 ? 2 : 1;
 }
 
-// One unpacked tile: kTileRows rows of 256 codes. Signed formats keep |code| beside the code.
+// One unpacked tile: kTileRows rows of 256 codes. Signed formats keep beside them what dot products take as their
+// unsigned side: |code|, or code + 128 where four products are summed at once. Scales of 16 values are small integers,
+// or whole scales where four products are summed at once.
 struct CodeTile {
+    using PairScale = std::conditional_t<kHasDotFours, float, int16_t>;
     alignas(32) uint8_t codes[kTileRows][kBlock];
-    alignas(32) uint8_t magnitudes[kTileRows][kBlock];
+    alignas(32) uint8_t unsigned_codes[kTileRows][kBlock];
     alignas(32) float scales[kTileRows][kGroupsPerBlock];
     alignas(32) float offsets[kTileRows][2 * kGroupsPerBlock];
-    alignas(32) int16_t pair_scales[kTileRows][2 * kGroupsPerBlock];
+    alignas(32) PairScale pair_scales[kTileRows][2 * kGroupsPerBlock];
 };
 static_assert(sizeof(CodeTile) <= kTileScratchBytes);
 
@@ -34,14 +37,19 @@ void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group,
                 const B8x32 codes = W::template codes<G>(blocks[b]);
                 store_b8(&tile.codes[r][g * kGroup], codes);
                 if constexpr (W::kSigned)
-                    store_b8(&tile.magnitudes[r][g * kGroup], abs_b8(codes));
+                    store_b8(&tile.unsigned_codes[r][g * kGroup], unsigned_codes(codes));
             });
             if constexpr (W::kPairScales)
                 for (int i = 0; i < 2 * kGroupsPerBlock; i++)
-                    tile.pair_scales[r][i] = W::pair_scales(blocks[b])[i];
+                    tile.pair_scales[r][i] =
+                        CodeTile::PairScale((kHasDotFours ? tile.scales[r][i / 2] : 1) * W::pair_scales(blocks[b])[i]);
         }
     }
 }
+
+#ifdef QUIPU_TILES
+#include QUIPU_TILES
+#else
 
 // Kernels below work on R rows and the first 8 * H tokens of a panel, H = 1 or 2 vectors of tokens for each row. A
 // panel that is at most half full is done with H = 1 and twice the rows. Arrays keep two vectors per row in both cases:
@@ -76,7 +84,7 @@ template <int R, int H>
         const B8x32 a0 = load_b8(panel.codes[step][0]), a1 = load_b8(panel.codes[step][H == 2 ? 8 : 0]);
         unrolled<R>([&]<int I>() {
             const B8x32 code = splat_4bytes(&tile.codes[r + I][4 * step]),
-                        magnitude = splat_4bytes(&tile.magnitudes[r + I][4 * step]);
+                        magnitude = splat_4bytes(&tile.unsigned_codes[r + I][4 * step]);
             dots[I][0] = pinned(dots[I][0] + dot_pairs(dot_pairs(magnitude, apply_sign(a0, code)), one));
             if constexpr (H == 2)
                 dots[I][1] = pinned(dots[I][1] + dot_pairs(dot_pairs(magnitude, apply_sign(a1, code)), one));
@@ -124,6 +132,52 @@ template <class W, int R, int H>
     }
 }
 
+// Four products at a time, summed over `count` steps in int32: |sum| <= 32 * 255 * 128 at most. Signed codes come as
+// code + 128 where the set cannot multiply them as they are; 128 times the activations then goes off again.
+template <bool Signed, int R, int H>
+[[gnu::always_inline]] inline void sum_fours(const CodeTile &tile, int r, const ActivationPanel &panel, int step,
+                                             int count, I32x8 (&dots)[R][2]) {
+    constexpr bool kBiased = Signed && !kDotsSignedCodes;
+    const auto &codes = kBiased ? tile.unsigned_codes : tile.codes;
+    I32x8 excess[2] = {zero_i32(), zero_i32()};
+    unrolled<R>([&]<int I>() { dots[I][0] = dots[I][1] = zero_i32(); });
+#pragma GCC unroll 1
+    for (const int end = step + count; step < end; step++) {
+        const B8x32 a[2] = {load_b8(panel.codes[step][0]), load_b8(panel.codes[step][H == 2 ? 8 : 0])};
+        if constexpr (kBiased)
+            unrolled<H>([&]<int J>() { excess[J] = pinned(dot_fours(excess[J], splat_b8(128), a[J])); });
+        unrolled<R>([&]<int I>() {
+            const B8x32 code = splat_4bytes(&codes[r + I][4 * step]);
+            unrolled<H>([&]<int J>() { dots[I][J] = pinned(dot_fours(dots[I][J], code, a[J])); });
+        });
+    }
+    if constexpr (kBiased)
+        unrolled<R>(
+            [&]<int I>() { unrolled<H>([&]<int J>() { dots[I][J] = dots[I][J] - excess[J]; }); });
+}
+
+// c[row][16] += products of groups [0, num_groups), for sets that sum four products at once.
+template <class W, int R, int H>
+[[gnu::noinline]] void multiply_rows_by_fours(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
+                                              float *c) {
+    constexpr int kPieces = W::kPairScales ? 2 : 1, kSteps = 8 / kPieces;
+    for (int piece = 0; piece < num_groups * kPieces; piece++) {
+        I32x8 dots[R][2];
+        sum_fours<W::kSigned, R, H>(tile, r, panel, piece * kSteps, kSteps, dots);
+        const float *activation_scales = panel.scales[piece / kPieces];
+        unrolled<R>([&]<int I>() {
+            const F32x8 scale =
+                splat_load(W::kPairScales ? reinterpret_cast<const float *>(&tile.pair_scales[r + I][piece])
+                                          : &tile.scales[r + I][piece]);
+            unrolled<H>([&]<int J>() {
+                float *ci = c + I * kPanelTokens + 8 * J;
+                store(ci, fma(to_f32(dots[I][J]) * load(activation_scales + 8 * J), scale, load(ci)));
+            });
+        });
+        keep_in_memory(); // c has no registers to live in
+    }
+}
+
 // c -= offsets . sums, for formats whose codes are shifted.
 template <class W, int R, int H>
 [[gnu::noinline]] void subtract_offsets(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
@@ -154,32 +208,28 @@ template <class W, int R, int H>
 template <class W, int H>
 inline void multiply_panel(const CodeTile &tile, int num_rows, const ActivationPanel &panel, int num_groups, float *c) {
     // What fits 16 vector registers: eight sums where they are int16 throughout, else four int16 and four int32.
-    constexpr int kSums = int16_depth<W>() >= 8 || W::kSigned ? 8 : 4, kRows = kSums / H;
+    constexpr int kSums = kHasDotFours || int16_depth<W>() >= 8 || W::kSigned ? 8 : 4, kRows = kSums / H;
     static_assert(kTileRows % kRows == 0);
     for (int r = 0; r < num_rows; r += kRows) {
         float *cr = c + r * kPanelTokens;
-        multiply_rows<W, kRows, H>(tile, r, panel, num_groups, cr);
+        if constexpr (kHasDotFours)
+            multiply_rows_by_fours<W, kRows, H>(tile, r, panel, num_groups, cr);
+        else
+            multiply_rows<W, kRows, H>(tile, r, panel, num_groups, cr);
         if constexpr (!W::kSigned)
             subtract_offsets<W, kRows, H>(tile, r, panel, num_groups, cr);
     }
 }
 
+// All rows of a tile against the panels of num_tokens tokens. c: [panel][kTileRows][16].
 template <class W>
-void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_tokens,
-                      float *c, CodeTile &tile) {
-    const int total_groups = w.cols / kGroup, panels_per_block = num_panels(num_tokens);
-    for (int first = 0; first < total_groups; first += kGroupsPerBlock) {
-        const int groups = std::min(kGroupsPerBlock, total_groups - first);
-        unpack_codes<W>(w, row_begin, num_rows, first, groups, tile);
-        for (int p = 0; p < panels_per_block; p++) {
-            const ActivationPanel &panel = panels[(first / kGroupsPerBlock) * panels_per_block + p];
-            float *cp = c + p * kTileRows * kPanelTokens;
-            if (num_tokens - p * kPanelTokens > 8)
-                multiply_panel<W, 2>(tile, num_rows, panel, groups, cp);
-            else
-                multiply_panel<W, 1>(tile, num_rows, panel, groups, cp);
-        }
-    }
+void multiply_panels(const CodeTile &tile, int num_rows, const ActivationPanel *panels, int num_tokens, int num_groups,
+                     float *c) {
+    for (int p = 0; p < num_panels(num_tokens); p++, c += kTileRows * kPanelTokens)
+        if (num_tokens - p * kPanelTokens > 8)
+            multiply_panel<W, 2>(tile, num_rows, panels[p], num_groups, c);
+        else
+            multiply_panel<W, 1>(tile, num_rows, panels[p], num_groups, c);
 }
 
 // c[R][16] += w[R][kBlock] . panel, all in floats.
@@ -204,6 +254,33 @@ inline void multiply_float_rows(const float *tile, const FloatPanel &panel, int 
         if constexpr (H == 2)
             store(c + I * kPanelTokens + 8, acc[I][1]);
     });
+}
+
+// The same for a tile of floats, [kTileRows][kBlock], of which the first `size` columns count.
+void multiply_float_panels(const float *tile, int num_rows, const FloatPanel *panels, int num_tokens, int size,
+                           float *c, uint8_t * /*scratch*/) {
+    constexpr int kRows = 6; // 12 sums in vector registers
+    static_assert(kTileRows % (2 * kRows) == 0);
+    for (int p = 0; p < num_panels(num_tokens); p++, c += kTileRows * kPanelTokens)
+        if (num_tokens - p * kPanelTokens > 8)
+            for (int r = 0; r < num_rows; r += kRows)
+                multiply_float_rows<kRows, 2>(tile + r * kBlock, panels[p], size, c + r * kPanelTokens);
+        else
+            for (int r = 0; r < num_rows; r += 2 * kRows)
+                multiply_float_rows<2 * kRows, 1>(tile + r * kBlock, panels[p], size, c + r * kPanelTokens);
+}
+
+#endif // QUIPU_TILES
+
+template <class W>
+void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_tokens,
+                      float *c, CodeTile &tile) {
+    const int total_groups = w.cols / kGroup;
+    for (int first = 0; first < total_groups; first += kGroupsPerBlock, panels += num_panels(num_tokens)) {
+        const int groups = std::min(kGroupsPerBlock, total_groups - first);
+        unpack_codes<W>(w, row_begin, num_rows, first, groups, tile);
+        multiply_panels<W>(tile, num_rows, panels, num_tokens, groups, c);
+    }
 }
 
 template <class Load> inline void convert_half(const uint16_t *w, float *out, int n) {
@@ -233,23 +310,13 @@ void unpack_floats(const Matrix &w, int row_begin, int num_rows, int first, int 
 }
 
 void matmul_tile_float(const Matrix &w, int row_begin, int num_rows, const FloatPanel *panels, int num_tokens, float *c,
-                       float *tile) {
-    constexpr int kRows = 6; // 12 sums in vector registers
-    static_assert(kTileRows % (2 * kRows) == 0);
-    const int panels_per_block = num_panels(num_tokens);
-    for (int first = 0; first < w.cols; first += kBlock) {
+                       uint8_t *scratch) {
+    float *tile = reinterpret_cast<float *>(scratch);
+    for (int first = 0; first < w.cols; first += kBlock, panels += num_panels(num_tokens)) {
         const int size = std::min(kBlock, w.cols - first);
         unpack_floats(w, row_begin, num_rows, first, size, tile);
-        for (int p = 0; p < panels_per_block; p++) {
-            const FloatPanel &panel = panels[(first / kBlock) * panels_per_block + p];
-            float *cp = c + p * kTileRows * kPanelTokens;
-            if (num_tokens - p * kPanelTokens > 8)
-                for (int r = 0; r < num_rows; r += kRows)
-                    multiply_float_rows<kRows, 2>(tile + r * kBlock, panel, size, cp + r * kPanelTokens);
-            else
-                for (int r = 0; r < num_rows; r += 2 * kRows)
-                    multiply_float_rows<2 * kRows, 1>(tile + r * kBlock, panel, size, cp + r * kPanelTokens);
-        }
+        multiply_float_panels(tile, num_rows, panels, num_tokens, size, c,
+                              scratch + kTileRows * kBlock * sizeof(float));
     }
 }
 
@@ -257,8 +324,7 @@ void matmul_tile(const Matrix &w, int row_begin, int num_rows, const ActivationP
                  const FloatPanel *float_panels, int num_tokens, float *c, uint8_t *scratch) {
     std::memset(c, 0, sizeof(float) * num_panels(num_tokens) * kTileRows * kPanelTokens);
     if (!runs_on_int8(w.type))
-        return matmul_tile_float(w, row_begin, num_rows, float_panels, num_tokens, c,
-                                 reinterpret_cast<float *>(scratch));
+        return matmul_tile_float(w, row_begin, num_rows, float_panels, num_tokens, c, scratch);
     with_int8_weights(w.type, [&]<class W>(W) {
         matmul_tile_int8<W>(w, row_begin, num_rows, panels, num_tokens, c, *reinterpret_cast<CodeTile *>(scratch));
     });

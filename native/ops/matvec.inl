@@ -5,15 +5,15 @@
 namespace quipu::QUIPU_ISA {
 namespace {
 
-// 32 codes against 32 activations; the two or four neighbours' sums land in 8 lanes.
+// 32 codes against 32 activations; the sums of four neighbours land in 8 lanes.
 template <class W, int G> inline I32x8 group_dot(const typename W::Block &block, B8x32 activations) {
     const B8x32 codes = W::template codes<G>(block);
     if constexpr (W::kSigned)
-        return dot_pairs(dot_pairs(abs_b8(codes), apply_sign(activations, codes)), splat_i16(1));
+        return dot_fours_signed(zero_i32(), codes, activations);
     else if constexpr (W::kPairScales)
-        return dot_pairs(dot_pairs(codes, activations), scale_pair<G>(W::pair_scales(block)));
+        return dot_scaled<G>(codes, activations, W::pair_scales(block));
     else
-        return dot_pairs(dot_pairs(codes, activations), splat_i16(1));
+        return dot_fours(zero_i32(), codes, activations);
 }
 
 constexpr int kPrefetchBytes = 2048;

@@ -9,7 +9,7 @@
 #include "formats/formats.h"
 #include "formats/scalar_float.h"
 #include "kernels.h"
-#include "simd/avx2/vec.h"
 
 #define QUIPU_ISA avx2
+#include "simd/avx2/vec.h"
 #include "ops/table.inl"

@@ -200,6 +200,9 @@ inline I32x8 zero_i32() {
 inline I32x8 operator+(I32x8 a, I32x8 b) {
     return lanes<I32x8>([&](int i) { return a.v[i] + b.v[i]; });
 }
+inline I32x8 operator-(I32x8 a, I32x8 b) {
+    return lanes<I32x8>([&](int i) { return a.v[i] - b.v[i]; });
+}
 inline I32x8 dot_pairs(I16x16 a, I16x16 b) {
     return lanes<I32x8>([&](int i) { return a.v[2 * i] * b.v[2 * i] + a.v[2 * i + 1] * b.v[2 * i + 1]; });
 }
@@ -212,6 +215,24 @@ inline void sum_halves(B8x32 a, int &low, int &high) {
         low += as_signed(a.v[i]);
         high += as_signed(a.v[16 + i]);
     }
+}
+constexpr bool kHasDotFours = false, kDotsSignedCodes = false;
+inline B8x32 unsigned_codes(B8x32 signed_codes) {
+    return abs_b8(signed_codes);
+}
+inline I32x8 dot_fours(I32x8 acc, B8x32 unsigned_bytes, B8x32 signed_bytes) {
+    return lanes<I32x8>([&](int i) {
+        int total = acc.v[i];
+        for (int j = 4 * i; j < 4 * i + 4; j++)
+            total += unsigned_bytes.v[j] * as_signed(signed_bytes.v[j]);
+        return total;
+    });
+}
+inline I32x8 dot_fours_signed(I32x8 acc, B8x32 codes, B8x32 activations) {
+    return dot_fours(acc, abs_b8(codes), apply_sign(activations, codes));
+}
+template <int Pair> inline I32x8 dot_scaled(B8x32 codes, B8x32 activations, const int8_t *scales) {
+    return dot_pairs(dot_pairs(codes, activations), scale_pair<Pair>(scales));
 }
 inline F32x8 load_i8_f32(const int8_t *p) {
     return lanes<F32x8>([&](int i) { return static_cast<float>(p[i]); });
