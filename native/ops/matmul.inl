@@ -47,7 +47,13 @@ void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group,
     }
 }
 
-#ifdef QUIPU_TILES
+// What kernels that sum four products at once need to know of a tile. Many formats share one.
+template <bool Signed, bool PairScales, bool Offsets> struct TileKind {
+    static constexpr bool kSigned = Signed, kPairScales = PairScales, kOffsets = Offsets;
+};
+template <class W> using TileKindOf = TileKind<W::kSigned, W::kPairScales, !W::kSigned>;
+
+#ifdef QUIPU_TILES // a set with kernels of its own has multiply_tile there
 #include QUIPU_TILES
 #else
 
@@ -157,17 +163,17 @@ template <bool Signed, int R, int H>
 }
 
 // c[row][16] += products of groups [0, num_groups), for sets that sum four products at once.
-template <class W, int R, int H>
+template <class K, int R, int H>
 [[gnu::noinline]] void multiply_rows_by_fours(const CodeTile &tile, int r, const ActivationPanel &panel, int num_groups,
                                               float *c) {
-    constexpr int kPieces = W::kPairScales ? 2 : 1, kSteps = 8 / kPieces;
+    constexpr int kPieces = K::kPairScales ? 2 : 1, kSteps = 8 / kPieces;
     for (int piece = 0; piece < num_groups * kPieces; piece++) {
         I32x8 dots[R][2];
-        sum_fours<W::kSigned, R, H>(tile, r, panel, piece * kSteps, kSteps, dots);
+        sum_fours<K::kSigned, R, H>(tile, r, panel, piece * kSteps, kSteps, dots);
         const float *activation_scales = panel.scales[piece / kPieces];
         unrolled<R>([&]<int I>() {
             const F32x8 scale =
-                splat_load(W::kPairScales ? reinterpret_cast<const float *>(&tile.pair_scales[r + I][piece])
+                splat_load(K::kPairScales ? reinterpret_cast<const float *>(&tile.pair_scales[r + I][piece])
                                           : &tile.scales[r + I][piece]);
             unrolled<H>([&]<int J>() {
                 float *ci = c + I * kPanelTokens + 8 * J;
@@ -213,7 +219,7 @@ inline void multiply_panel(const CodeTile &tile, int num_rows, const ActivationP
     for (int r = 0; r < num_rows; r += kRows) {
         float *cr = c + r * kPanelTokens;
         if constexpr (kHasDotFours)
-            multiply_rows_by_fours<W, kRows, H>(tile, r, panel, num_groups, cr);
+            multiply_rows_by_fours<TileKindOf<W>, kRows, H>(tile, r, panel, num_groups, cr);
         else
             multiply_rows<W, kRows, H>(tile, r, panel, num_groups, cr);
         if constexpr (!W::kSigned)
@@ -221,17 +227,24 @@ inline void multiply_panel(const CodeTile &tile, int num_rows, const ActivationP
     }
 }
 
+#endif // QUIPU_TILES
+
 // All rows of a tile against the panels of num_tokens tokens. c: [panel][kTileRows][16].
 template <class W>
 void multiply_panels(const CodeTile &tile, int num_rows, const ActivationPanel *panels, int num_tokens, int num_groups,
                      float *c) {
+#ifdef QUIPU_TILES
+    multiply_tile<TileKindOf<W>>(tile, num_rows, panels, num_tokens, num_groups, c);
+#else
     for (int p = 0; p < num_panels(num_tokens); p++, c += kTileRows * kPanelTokens)
         if (num_tokens - p * kPanelTokens > 8)
             multiply_panel<W, 2>(tile, num_rows, panels[p], num_groups, c);
         else
             multiply_panel<W, 1>(tile, num_rows, panels[p], num_groups, c);
+#endif
 }
 
+#ifndef QUIPU_FLOAT_TILES // defined by sets whose QUIPU_TILES has multiply_float_panels too
 // c[R][16] += w[R][kBlock] . panel, all in floats.
 template <int R, int H>
 inline void multiply_float_rows(const float *tile, const FloatPanel &panel, int size, float *c) {
@@ -270,7 +283,7 @@ void multiply_float_panels(const float *tile, int num_rows, const FloatPanel *pa
                 multiply_float_rows<2 * kRows, 1>(tile + r * kBlock, panels[p], size, c + r * kPanelTokens);
 }
 
-#endif // QUIPU_TILES
+#endif
 
 template <class W>
 void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_tokens,

@@ -1,0 +1,13 @@
+// The tile kernels of set avx512.
+#include "simd/avx512/panels.inl"
+
+template <class K>
+void multiply_tile(const CodeTile &tile, int num_rows, const ActivationPanel *panels, int num_tokens, int num_groups,
+                     float *c) {
+    multiply_wide_panels<K>(tile, num_rows, panels, num_tokens, num_groups, c);
+}
+
+void multiply_float_panels(const float *tile, int num_rows, const FloatPanel *panels, int num_tokens, int size,
+                           float *c, uint8_t * /*scratch*/) {
+    multiply_wide_float_panels(tile, num_rows, panels, num_tokens, size, c);
+}
