@@ -141,25 +141,26 @@ template <class W, int R, int H>
 // Four products at a time, summed over `count` steps in int32: |sum| <= 32 * 255 * 128 at most. Signed codes come as
 // code + 128 where the set cannot multiply them as they are; 128 times the activations then goes off again.
 template <bool Signed, int R, int H>
-[[gnu::always_inline]] inline void sum_fours(const CodeTile &tile, int r, const ActivationPanel &panel, int step,
-                                             int count, I32x8 (&dots)[R][2]) {
+[[gnu::always_inline]] inline void sum_fours(const uint8_t *codes, const int8_t *activations, int count,
+                                             I32x8 (&dots)[R][2]) {
     constexpr bool kBiased = Signed && !kDotsSignedCodes;
-    const auto &codes = kBiased ? tile.unsigned_codes : tile.codes;
     I32x8 excess[2] = {zero_i32(), zero_i32()};
-    unrolled<R>([&]<int I>() { dots[I][0] = dots[I][1] = zero_i32(); });
+    unrolled<R>([&]<int I>() QUIPU_INLINE { dots[I][0] = dots[I][1] = zero_i32(); });
 #pragma GCC unroll 1
-    for (const int end = step + count; step < end; step++) {
-        const B8x32 a[2] = {load_b8(panel.codes[step][0]), load_b8(panel.codes[step][H == 2 ? 8 : 0])};
+    for (int step = 0; step < count; step++, codes += 4, activations += 4 * kPanelTokens) {
+        const B8x32 a[2] = {load_b8(activations), load_b8(activations + (H == 2 ? 32 : 0))};
         if constexpr (kBiased)
-            unrolled<H>([&]<int J>() { excess[J] = pinned(dot_fours(excess[J], splat_b8(128), a[J])); });
-        unrolled<R>([&]<int I>() {
-            const B8x32 code = splat_4bytes(&codes[r + I][4 * step]);
-            unrolled<H>([&]<int J>() { dots[I][J] = pinned(dot_fours(dots[I][J], code, a[J])); });
+            unrolled<H>([&]<int J>()
+                            QUIPU_INLINE { excess[J] = pinned(dot_fours(excess[J], splat_b8(128), a[J])); });
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
+            const B8x32 code = splat_4bytes(codes + I * kBlock);
+            unrolled<H>([&]<int J>() QUIPU_INLINE { dots[I][J] = pinned(dot_fours(dots[I][J], code, a[J])); });
         });
     }
     if constexpr (kBiased)
-        unrolled<R>(
-            [&]<int I>() { unrolled<H>([&]<int J>() { dots[I][J] = dots[I][J] - excess[J]; }); });
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
+            unrolled<H>([&]<int J>() QUIPU_INLINE { dots[I][J] = dots[I][J] - excess[J]; });
+        });
 }
 
 // c[row][16] += products of groups [0, num_groups), for sets that sum four products at once.
@@ -169,13 +170,14 @@ template <class K, int R, int H>
     constexpr int kPieces = K::kPairScales ? 2 : 1, kSteps = 8 / kPieces;
     for (int piece = 0; piece < num_groups * kPieces; piece++) {
         I32x8 dots[R][2];
-        sum_fours<K::kSigned, R, H>(tile, r, panel, piece * kSteps, kSteps, dots);
+        const auto &codes = K::kSigned && !kDotsSignedCodes ? tile.unsigned_codes : tile.codes;
+        sum_fours<K::kSigned, R, H>(&codes[r][4 * piece * kSteps], panel.codes[piece * kSteps][0], kSteps, dots);
         const float *activation_scales = panel.scales[piece / kPieces];
-        unrolled<R>([&]<int I>() {
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
             const F32x8 scale =
                 splat_load(K::kPairScales ? reinterpret_cast<const float *>(&tile.pair_scales[r + I][piece])
                                           : &tile.scales[r + I][piece]);
-            unrolled<H>([&]<int J>() {
+            unrolled<H>([&]<int J>() QUIPU_INLINE {
                 float *ci = c + I * kPanelTokens + 8 * J;
                 store(ci, fma(to_f32(dots[I][J]) * load(activation_scales + 8 * J), scale, load(ci)));
             });

@@ -8,6 +8,11 @@
 // kSigned: codes are signed and have no offset. kMaxCode bounds unsigned codes and so how many products fit an int16.
 #pragma once
 
+// For lambdas in kernels whose sums live in registers: a call would put them in memory.
+#ifndef QUIPU_INLINE
+#define QUIPU_INLINE __attribute__((always_inline))
+#endif
+
 namespace quipu::QUIPU_ISA {
 namespace {
 
@@ -133,8 +138,8 @@ inline void decode_groups(const typename W::Block *blocks, int num_groups, float
 }
 
 // Calls f.template operator()<G>() for G in [0, N).
-template <int N, class F> inline void unrolled(F f) {
-    [&]<int... G>(std::integer_sequence<int, G...>) {
+template <int N, class F> [[gnu::always_inline]] inline void unrolled(F f) {
+    [&]<int... G>(std::integer_sequence<int, G...>) __attribute__((always_inline)) {
         (f.template operator()<G>(), ...);
     }(std::make_integer_sequence<int, N>{});
 }

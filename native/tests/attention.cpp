@@ -61,10 +61,10 @@ double attention_error(const Kernels &kernels, const Kernels &scalar, const Case
 void check_attention(const Kernels &kernels, const Kernels &scalar, Report &report) {
     Random random(4);
     for (const bool is_f16 : {false, true})
-        for (const auto [key_length, value_length] : {std::pair(64, 64), std::pair(80, 40), std::pair(12, 20)}) {
+        for (const auto &[key_length, value_length] : {std::pair(64, 64), std::pair(80, 40), std::pair(12, 20)}) {
             double error = 0.0;
             for (const int group_size : {1, 7})
-                for (const auto [queries, first] : {std::pair(1, 0), std::pair(1, 100), std::pair(5, 62)})
+                for (const auto &[queries, first] : {std::pair(1, 0), std::pair(1, 100), std::pair(5, 62)})
                     error = std::fmax(error, attention_error(kernels, scalar,
                                                              {key_length, value_length, group_size, queries, first, is_f16},
                                                              random));

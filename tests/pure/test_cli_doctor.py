@@ -26,7 +26,7 @@ GOOD = Machine(
     transparent_huge_pages="madvise",
     load_average=0.5,
 )
-AVX2 = Kernels("avx2", ("avx2", "fma", "f16c"))
+AVX2 = Kernels("avx2", ("avx2", "fma", "f16c"), sets=[("scalar", True), ("avx2", True), ("avx512", False)])
 
 
 def make_root(folder: Path, files: dict[str, str]) -> Path:

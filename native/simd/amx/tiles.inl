@@ -73,7 +73,7 @@ template <class K>
                                              int group, const MatrixSums &sums, __m512 (&acc)[kMatrixRows]) {
     const __m512 scales = _mm512_loadu_ps(panel.scales[group]);
     const __m512 shifts = _mm512_loadu_ps(K::kPairScales ? panel.sums16[piece] : panel.sums32[group]);
-    unrolled<kMatrixRows>([&]<int I>() {
+    unrolled<kMatrixRows>([&]<int I>() QUIPU_INLINE {
         const float scale = K::kPairScales ? tile.pair_scales[r + I][piece] : tile.scales[r + I][group];
         const __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums[I])), scales);
         acc[I] = _mm512_fmadd_ps(x, _mm512_set1_ps(scale), acc[I]);
@@ -90,7 +90,7 @@ template <class K>
     constexpr int kPieces = K::kPairScales ? 2 : 1, kSteps = 8 / kPieces;
     alignas(64) MatrixSums sums[2];
     __m512 acc[kMatrixRows];
-    unrolled<kMatrixRows>([&]<int I>() { acc[I] = _mm512_loadu_ps(c + I * kPanelTokens); });
+    unrolled<kMatrixRows>([&]<int I>() QUIPU_INLINE { acc[I] = _mm512_loadu_ps(c + I * kPanelTokens); });
     const int pieces = num_groups * kPieces;
     for (int piece = 0; piece < pieces; piece += 2) {
         multiply_piece<K, 0>(tile, r, panel, piece, kSteps, sums[0]);
@@ -100,7 +100,7 @@ template <class K>
         if (piece + 1 < pieces)
             add_piece<K>(tile, r, panel, piece + 1, (piece + 1) / kPieces, sums[1], acc);
     }
-    unrolled<kMatrixRows>([&]<int I>() { _mm512_storeu_ps(c + I * kPanelTokens, acc[I]); });
+    unrolled<kMatrixRows>([&]<int I>() QUIPU_INLINE { _mm512_storeu_ps(c + I * kPanelTokens, acc[I]); });
 }
 
 template <class K>

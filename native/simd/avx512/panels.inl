@@ -8,32 +8,39 @@
     return _mm512_set1_epi32(word);
 }
 
-// Products of four codes with four activations, summed over `count` steps. See sum_fours for signed codes.
+// An order barrier for the compiler's scheduler: without it, it keeps more sums at once than there are registers.
+template <class V> [[gnu::always_inline]] inline V kept(V a) {
+    asm volatile("" : "+v"(a));
+    return a;
+}
+
+// Products of four codes with four activations, summed over `count` steps. Addresses are constant distances from two
+// pointers. See sum_fours in ops/matmul.inl for signed codes.
 template <bool Signed, int R, int P>
-[[gnu::always_inline]] inline void sum_wide(const CodeTile &tile, int r, const ActivationPanel *panels, int step,
-                                            int count, __m512i (&dots)[R][P]) {
-    const auto &codes = Signed ? tile.unsigned_codes : tile.codes;
+[[gnu::always_inline]] inline void sum_wide(const uint8_t *codes, const int8_t *activations, int count,
+                                            __m512i (&dots)[R][P]) {
     __m512i excess[P];
-    unrolled<P>([&]<int J>() {
+    unrolled<P>([&]<int J>() QUIPU_INLINE {
         excess[J] = _mm512_setzero_si512();
-        unrolled<R>([&]<int I>() { dots[I][J] = _mm512_setzero_si512(); });
+        unrolled<R>([&]<int I>() QUIPU_INLINE { dots[I][J] = _mm512_setzero_si512(); });
     });
 #pragma GCC unroll 1
-    for (const int end = step + count; step < end; step++) {
+    for (int step = 0; step < count; step++, codes += 4, activations += 4 * kPanelTokens) {
         __m512i a[P];
-        unrolled<P>([&]<int J>() {
-            a[J] = _mm512_loadu_si512(panels[J].codes[step]);
+        unrolled<P>([&]<int J>() QUIPU_INLINE {
+            a[J] = _mm512_loadu_si512(activations + J * sizeof(ActivationPanel));
             if constexpr (Signed)
-                excess[J] = _mm512_dpbusd_epi32(excess[J], _mm512_set1_epi8(-128), a[J]); // 128 as an unsigned byte
+                excess[J] = kept(_mm512_dpbusd_epi32(excess[J], _mm512_set1_epi8(-128), a[J])); // 128, unsigned
         });
-        unrolled<R>([&]<int I>() {
-            const __m512i code = splat_word(&codes[r + I][4 * step]);
-            unrolled<P>([&]<int J>() { dots[I][J] = _mm512_dpbusd_epi32(dots[I][J], code, a[J]); });
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
+            const __m512i code = splat_word(codes + I * kBlock);
+            unrolled<P>([&]<int J>()
+                            QUIPU_INLINE { dots[I][J] = kept(_mm512_dpbusd_epi32(dots[I][J], code, a[J])); });
         });
     }
     if constexpr (Signed)
-        unrolled<P>([&]<int J>() {
-            unrolled<R>([&]<int I>() { dots[I][J] = _mm512_sub_epi32(dots[I][J], excess[J]); });
+        unrolled<P>([&]<int J>() QUIPU_INLINE {
+            unrolled<R>([&]<int I>() QUIPU_INLINE { dots[I][J] = _mm512_sub_epi32(dots[I][J], excess[J]); });
         });
 }
 
@@ -45,13 +52,14 @@ template <class K, int R, int P>
     constexpr int kPieces = K::kPairScales ? 2 : 1, kSteps = 8 / kPieces;
     for (int piece = 0; piece < num_groups * kPieces; piece++) {
         __m512i dots[R][P];
-        sum_wide<K::kSigned, R, P>(tile, r, panels, piece * kSteps, kSteps, dots);
-        unrolled<P>([&]<int J>() {
+        const auto &codes = K::kSigned ? tile.unsigned_codes : tile.codes;
+        sum_wide<K::kSigned, R, P>(&codes[r][4 * piece * kSteps], panels[0].codes[piece * kSteps][0], kSteps, dots);
+        unrolled<P>([&]<int J>() QUIPU_INLINE {
             const ActivationPanel &panel = panels[J];
             const __m512 scales = _mm512_loadu_ps(panel.scales[piece / kPieces]);
             const __m512 sums = _mm512_loadu_ps(K::kPairScales ? panel.sums16[piece] : panel.sums32[piece / kPieces]);
             float *cj = c + J * kTileRows * kPanelTokens;
-            unrolled<R>([&]<int I>() {
+            unrolled<R>([&]<int I>() QUIPU_INLINE {
                 const float scale = K::kPairScales ? tile.pair_scales[r + I][piece] : tile.scales[r + I][piece / kPieces];
                 float *ci = cj + I * kPanelTokens;
                 __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[I][J]), scales);
@@ -69,19 +77,19 @@ template <class K, int R, int P>
 template <int R, int P>
 [[gnu::noinline]] void multiply_float_wide(const float *tile, const FloatPanel *panels, int size, float *c) {
     __m512 acc[R][P];
-    unrolled<P>([&]<int J>() {
-        unrolled<R>([&]<int I>() { acc[I][J] = _mm512_loadu_ps(c + (J * kTileRows + I) * kPanelTokens); });
+    unrolled<P>([&]<int J>() QUIPU_INLINE {
+        unrolled<R>([&]<int I>() QUIPU_INLINE { acc[I][J] = _mm512_loadu_ps(c + (J * kTileRows + I) * kPanelTokens); });
     });
     for (int k = 0; k < size; k++) {
         __m512 x[P];
-        unrolled<P>([&]<int J>() { x[J] = _mm512_loadu_ps(panels[J].values[k]); });
-        unrolled<R>([&]<int I>() {
+        unrolled<P>([&]<int J>() QUIPU_INLINE { x[J] = _mm512_loadu_ps(panels[J].values[k]); });
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
             const __m512 w = _mm512_set1_ps(tile[I * kBlock + k]);
-            unrolled<P>([&]<int J>() { acc[I][J] = _mm512_fmadd_ps(w, x[J], acc[I][J]); });
+            unrolled<P>([&]<int J>() QUIPU_INLINE { acc[I][J] = _mm512_fmadd_ps(w, x[J], acc[I][J]); });
         });
     }
-    unrolled<P>([&]<int J>() {
-        unrolled<R>([&]<int I>() { _mm512_storeu_ps(c + (J * kTileRows + I) * kPanelTokens, acc[I][J]); });
+    unrolled<P>([&]<int J>() QUIPU_INLINE {
+        unrolled<R>([&]<int I>() QUIPU_INLINE { _mm512_storeu_ps(c + (J * kTileRows + I) * kPanelTokens, acc[I][J]); });
     });
 }
 

@@ -45,20 +45,21 @@ inline bool shorten_tile(const float *tile, int num_rows, int size, HalfTile &ou
 
 template <int R, int P>
 [[gnu::noinline]] void multiply_half_wide(const HalfTile &tile, int r, const HalfPanel *panels, int size, float *c) {
+    const uint16_t *weights = tile.values[r], *activations = panels[0].values[0][0];
     __m512 acc[R][P];
-    unrolled<P>([&]<int J>() {
-        unrolled<R>([&]<int I>() { acc[I][J] = _mm512_loadu_ps(c + (J * kTileRows + I) * kPanelTokens); });
+    unrolled<P>([&]<int J>() QUIPU_INLINE {
+        unrolled<R>([&]<int I>() QUIPU_INLINE { acc[I][J] = _mm512_loadu_ps(c + (J * kTileRows + I) * kPanelTokens); });
     });
-    for (int k = 0; k < size; k += 2) {
+    for (int k = 0; k < size; k += 2, weights += 2, activations += 2 * kPanelTokens) {
         __m512bh x[P];
-        unrolled<P>([&]<int J>() { x[J] = std::bit_cast<__m512bh>(_mm512_load_si512(panels[J].values[k / 2])); });
-        unrolled<R>([&]<int I>() {
-            const auto w = std::bit_cast<__m512bh>(splat_word(&tile.values[r + I][k]));
-            unrolled<P>([&]<int J>() { acc[I][J] = _mm512_dpbf16_ps(acc[I][J], w, x[J]); });
+        unrolled<P>([&]<int J>() QUIPU_INLINE { x[J] = std::bit_cast<__m512bh>(_mm512_load_si512(activations + J * sizeof(HalfPanel) / 2)); });
+        unrolled<R>([&]<int I>() QUIPU_INLINE {
+            const auto w = std::bit_cast<__m512bh>(splat_word(weights + I * kBlock));
+            unrolled<P>([&]<int J>() QUIPU_INLINE { acc[I][J] = _mm512_dpbf16_ps(acc[I][J], w, x[J]); });
         });
     }
-    unrolled<P>([&]<int J>() {
-        unrolled<R>([&]<int I>() { _mm512_storeu_ps(c + (J * kTileRows + I) * kPanelTokens, acc[I][J]); });
+    unrolled<P>([&]<int J>() QUIPU_INLINE {
+        unrolled<R>([&]<int I>() QUIPU_INLINE { _mm512_storeu_ps(c + (J * kTileRows + I) * kPanelTokens, acc[I][J]); });
     });
 }
 

@@ -15,25 +15,25 @@ using RowDots = int32x4_t[kRowsAtOnce][2];
                                                 int step, int count, RowDots &dots) {
     constexpr int kPairs = kRowsAtOnce / 2;
     int32x4_t acc[kPairs][4]; // rows 2 * i and 2 * i + 1 by tokens 2 * j and 2 * j + 1
-    unrolled<kPairs * 4>([&]<int I>() { acc[I / 4][I % 4] = vdupq_n_s32(0); });
+    unrolled<kPairs * 4>([&]<int I>() QUIPU_INLINE { acc[I / 4][I % 4] = vdupq_n_s32(0); });
 #pragma GCC unroll 1
     for (const int end = step + count; step < end; step += 2) {
         const auto load_step = [&](int s, int t) {
             return vreinterpretq_s32_s8(vld1q_s8(panel.codes[s][token + t]));
         };
         int8x16_t a[4];
-        unrolled<2>([&]<int Half>() {
+        unrolled<2>([&]<int Half>() QUIPU_INLINE {
             const int32x4_t first = load_step(step, 4 * Half), second = load_step(step + 1, 4 * Half);
             a[2 * Half] = vreinterpretq_s8_s32(vzip1q_s32(first, second));
             a[2 * Half + 1] = vreinterpretq_s8_s32(vzip2q_s32(first, second));
         });
-        unrolled<kPairs>([&]<int I>() {
+        unrolled<kPairs>([&]<int I>() QUIPU_INLINE {
             const auto row = [&](int i) { return vld1_s8(reinterpret_cast<const int8_t *>(&tile.codes[r + i][4 * step])); };
             const int8x16_t codes = vcombine_s8(row(2 * I), row(2 * I + 1));
-            unrolled<4>([&]<int J>() { acc[I][J] = vmmlaq_s32(acc[I][J], codes, a[J]); });
+            unrolled<4>([&]<int J>() QUIPU_INLINE { acc[I][J] = vmmlaq_s32(acc[I][J], codes, a[J]); });
         });
     }
-    unrolled<kPairs * 2>([&]<int I>() {
+    unrolled<kPairs * 2>([&]<int I>() QUIPU_INLINE {
         constexpr int kPair = I / 2, kHalf = I % 2;
         const int64x2_t first = vreinterpretq_s64_s32(acc[kPair][2 * kHalf]),
                         second = vreinterpretq_s64_s32(acc[kPair][2 * kHalf + 1]);
@@ -45,15 +45,15 @@ using RowDots = int32x4_t[kRowsAtOnce][2];
 // 16 codes of a row serve four steps, a lane each.
 [[gnu::always_inline]] inline void sum_products(const CodeTile &tile, int r, const ActivationPanel &panel, int token,
                                                 int step, int count, RowDots &dots) {
-    unrolled<kRowsAtOnce>([&]<int I>() { dots[I][0] = dots[I][1] = vdupq_n_s32(0); });
+    unrolled<kRowsAtOnce>([&]<int I>() QUIPU_INLINE { dots[I][0] = dots[I][1] = vdupq_n_s32(0); });
 #pragma GCC unroll 1
     for (const int end = step + count; step < end; step += 4) {
         int8x16_t codes[kRowsAtOnce];
-        unrolled<kRowsAtOnce>([&]<int I>() { codes[I] = as_signed(vld1q_u8(&tile.codes[r + I][4 * step])); });
-        unrolled<4>([&]<int Lane>() {
+        unrolled<kRowsAtOnce>([&]<int I>() QUIPU_INLINE { codes[I] = as_signed(vld1q_u8(&tile.codes[r + I][4 * step])); });
+        unrolled<4>([&]<int Lane>() QUIPU_INLINE {
             const int8x16_t a0 = vld1q_s8(panel.codes[step + Lane][token]),
                             a1 = vld1q_s8(panel.codes[step + Lane][token + 4]);
-            unrolled<kRowsAtOnce>([&]<int I>() {
+            unrolled<kRowsAtOnce>([&]<int I>() QUIPU_INLINE {
                 dots[I][0] = vdotq_laneq_s32(dots[I][0], a0, codes[I], Lane);
                 dots[I][1] = vdotq_laneq_s32(dots[I][1], a1, codes[I], Lane);
             });
@@ -73,9 +73,9 @@ template <class K>
         sum_products(tile, r, panel, token, piece * kSteps, kSteps, dots);
         const float *scales = panel.scales[piece / kPieces] + token;
         const float *sums = (K::kPairScales ? panel.sums16[piece] : panel.sums32[piece / kPieces]) + token;
-        unrolled<kRowsAtOnce>([&]<int I>() {
+        unrolled<kRowsAtOnce>([&]<int I>() QUIPU_INLINE {
             const float scale = K::kPairScales ? tile.pair_scales[r + I][piece] : tile.scales[r + I][piece / kPieces];
-            unrolled<2>([&]<int J>() {
+            unrolled<2>([&]<int J>() QUIPU_INLINE {
                 float *ci = c + I * kPanelTokens + 4 * J;
                 const float32x4_t x = vmulq_f32(vcvtq_f32_s32(dots[I][J]), vld1q_f32(scales + 4 * J));
                 float32x4_t sum = vfmaq_n_f32(vld1q_f32(ci), x, scale);
