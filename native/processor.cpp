@@ -119,13 +119,20 @@ std::vector<std::string> feature_names(const Processor &cpu) {
         bool present;
         const char *name;
     } features[] = {
-        {cpu.avx2, "avx2"},           {cpu.fma, "fma"},
-        {cpu.f16c, "f16c"},           {cpu.avxvnni, "avx_vnni"},
-        {cpu.avx512f, "avx512f"},     {cpu.avx512bw, "avx512bw"},
-        {cpu.avx512dq, "avx512dq"},   {cpu.avx512vl, "avx512vl"},
-        {cpu.avx512vnni, "avx512_vnni"}, {cpu.avx512bf16, "avx512_bf16"},
-        {cpu.amx_tile, "amx_tile"},   {cpu.amx_int8, "amx_int8"},
-        {cpu.amx_bf16, "amx_bf16"},   {cpu.dotprod, "asimddp"},
+        {cpu.avx2, "avx2"},
+        {cpu.fma, "fma"},
+        {cpu.f16c, "f16c"},
+        {cpu.avxvnni, "avx_vnni"},
+        {cpu.avx512f, "avx512f"},
+        {cpu.avx512bw, "avx512bw"},
+        {cpu.avx512dq, "avx512dq"},
+        {cpu.avx512vl, "avx512vl"},
+        {cpu.avx512vnni, "avx512_vnni"},
+        {cpu.avx512bf16, "avx512_bf16"},
+        {cpu.amx_tile, "amx_tile"},
+        {cpu.amx_int8, "amx_int8"},
+        {cpu.amx_bf16, "amx_bf16"},
+        {cpu.dotprod, "asimddp"},
         {cpu.i8mm, "i8mm"},
     };
     std::vector<std::string> names;

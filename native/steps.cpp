@@ -182,7 +182,9 @@ class SwigluLinear final : public Step {
                  PackedActivations packed)
         : kernels_(kernels), x_(x), out_(out), gate_(gate), up_(up), packed_(packed) {}
 
-    int num_units(const RunArguments &run) const override { return Linear::units_of(kernels_, gate_, x_.num_rows(run)); }
+    int num_units(const RunArguments &run) const override {
+        return Linear::units_of(kernels_, gate_, x_.num_rows(run));
+    }
 
     int64_t scratch_floats(int max_tokens) const override {
         const int64_t row_mode = round_up(x_.width, kBlock) + int64_t(kMaxRowTokens) * (gate_.rows + 8);

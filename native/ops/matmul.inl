@@ -150,8 +150,7 @@ template <bool Signed, int R, int H>
     for (int step = 0; step < count; step++, codes += 4, activations += 4 * kPanelTokens) {
         const B8x32 a[2] = {load_b8(activations), load_b8(activations + (H == 2 ? 32 : 0))};
         if constexpr (kBiased)
-            unrolled<H>([&]<int J>()
-                            QUIPU_INLINE { excess[J] = pinned(dot_fours(excess[J], splat_b8(128), a[J])); });
+            unrolled<H>([&]<int J>() QUIPU_INLINE { excess[J] = pinned(dot_fours(excess[J], splat_b8(128), a[J])); });
         unrolled<R>([&]<int I>() QUIPU_INLINE {
             const B8x32 code = splat_4bytes(codes + I * kBlock);
             unrolled<H>([&]<int J>() QUIPU_INLINE { dots[I][J] = pinned(dot_fours(dots[I][J], code, a[J])); });

@@ -18,7 +18,8 @@ double attention_error(const Kernels &kernels, const Kernels &scalar, const Case
     const int num_tokens = c.first_position + c.num_queries, width = c.group_size * c.key_length,
               out_width = c.group_size * c.value_length;
     const int32_t page_table[kPages] = {2, 0, 3, 1};
-    const auto q = random.normals(int64_t(c.num_queries) * width), k = random.normals(int64_t(num_tokens) * c.key_length),
+    const auto q = random.normals(int64_t(c.num_queries) * width),
+               k = random.normals(int64_t(num_tokens) * c.key_length),
                v = random.normals(int64_t(num_tokens) * c.value_length);
     const int64_t scratch = attention_scratch_floats(c.group_size, c.key_length, c.value_length, kPageSize);
     std::vector<float> results[2];
@@ -65,9 +66,9 @@ void check_attention(const Kernels &kernels, const Kernels &scalar, Report &repo
             double error = 0.0;
             for (const int group_size : {1, 7})
                 for (const auto &[queries, first] : {std::pair(1, 0), std::pair(1, 100), std::pair(5, 62)})
-                    error = std::fmax(error, attention_error(kernels, scalar,
-                                                             {key_length, value_length, group_size, queries, first, is_f16},
-                                                             random));
+                    error = std::fmax(
+                        error, attention_error(kernels, scalar,
+                                               {key_length, value_length, group_size, queries, first, is_f16}, random));
             report.check(kernels,
                          std::string("kv_write, attention ") + (is_f16 ? "f16 " : "f32 ") + std::to_string(key_length) +
                              "/" + std::to_string(value_length),

@@ -50,7 +50,8 @@ class Report {
     int num_passed_ = 0, num_failed_ = 0;
 };
 
-// The largest difference, as a share of the largest expected magnitude. Infinity where one side alone is NaN or infinite.
+// The largest difference, as a share of the largest expected magnitude. Infinity where one side alone is NaN or
+// infinite.
 double largest_error(const float *got, const float *expected, int64_t n);
 
 // Runs each kernel of `kernels` beside the scalar set.

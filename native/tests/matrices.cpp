@@ -141,8 +141,7 @@ std::vector<float> run_tile(const Kernels &set, const Matrix &w, const std::vect
     std::vector<float> out(static_cast<size_t>(tokens) * rows);
     for (int t = 0; t < tokens; t++)
         for (int r = 0; r < rows; r++)
-            out[t * rows + r] =
-                c.as<float>()[(t / kPanelTokens * kTileRows + r) * kPanelTokens + t % kPanelTokens];
+            out[t * rows + r] = c.as<float>()[(t / kPanelTokens * kTileRows + r) * kPanelTokens + t % kPanelTokens];
     return out;
 }
 
@@ -186,7 +185,8 @@ void check_type(const Kernels &kernels, const Kernels &scalar, const TypeInfo &i
     report.check(kernels, "matmul_tile " + name, tile_error, rounds ? kRoundedLimit : kFloatLimit);
 }
 
-// All codes at one end of their range against activations at one end of theirs: a sum that saturates or wraps is far off.
+// All codes at one end of their range against activations at one end of theirs: a sum that saturates or wraps is far
+// off.
 void check_extremes(const Kernels &kernels, const Kernels &scalar, const TypeInfo &info, Report &report) {
     Random random(200 + info.type);
     const int cols = std::max(256, find_format(info.type)->block_size), rows = 9, tokens = 17;
@@ -198,8 +198,10 @@ void check_extremes(const Kernels &kernels, const Kernels &scalar, const TypeInf
             std::vector<float> x(static_cast<size_t>(tokens) * cols);
             for (size_t i = 0; i < x.size(); i++)
                 x[i] = pattern == 0 || (pattern == 2 && i % 2) ? 1.0f : -1.0f;
-            const auto rows_got = run_rows(kernels, w, x, 2, 0, rows), rows_expected = run_rows(scalar, w, x, 2, 0, rows);
-            const auto got = run_tile(kernels, w, x, tokens, 0, rows), expected = run_tile(scalar, w, x, tokens, 0, rows);
+            const auto rows_got = run_rows(kernels, w, x, 2, 0, rows),
+                       rows_expected = run_rows(scalar, w, x, 2, 0, rows);
+            const auto got = run_tile(kernels, w, x, tokens, 0, rows),
+                       expected = run_tile(scalar, w, x, tokens, 0, rows);
             error = std::fmax(error, std::fmax(error_of(rows_got, rows_expected), error_of(got, expected)));
             // Between the two kinds of kernels the scalar set must agree too, or it proves nothing.
             for (int t = 0; t < 2; t++)

@@ -135,6 +135,18 @@ def test_hindrances_of_the_kernels(kernels: Kernels, words: str) -> None:
     assert words in line
 
 
+def test_doctor_lists_the_kernel_sets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("quipu.cli.doctor._kernels", lambda: AVX2)
+    main(["doctor", "--json"])
+    assert json.loads(capsys.readouterr().out)["kernels"]["sets"] == [
+        ["scalar", True],
+        ["avx2", True],
+        ["avx512", False],
+    ]
+    main(["doctor"])
+    assert "scalar avx2 (not on this processor: avx512)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_doctor_without_the_native_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("quipu.cli.doctor.KERNELS", Late("quipu.no_such_module", "describe_kernels"))
     assert main(["doctor", "--json"]) == 1

@@ -1,6 +1,6 @@
-// The tile kernels of set amx: 16 rows by the 16 tokens of one panel in each matrix product. A panel of codes is laid out
-// as the right side of such a product already, a tile of codes as the left side. Needs kernels of 5 or more tokens to
-// pay: a product takes the same time however few of its columns are used.
+// The tile kernels of set amx: 16 rows by the 16 tokens of one panel in each matrix product. A panel of codes is laid
+// out as the right side of such a product already, a tile of codes as the left side. Needs kernels of 5 or more tokens
+// to pay: a product takes the same time however few of its columns are used.
 #include "simd/avx512/panels.inl"
 
 constexpr int kMatrixRows = 16;
@@ -105,7 +105,7 @@ template <class K>
 
 template <class K>
 void multiply_tile(const CodeTile &tile, int num_rows, const ActivationPanel *panels, int num_tokens, int num_groups,
-                     float *c) {
+                   float *c) {
     constexpr int kSteps = K::kPairScales ? 4 : 8; // of four values, with one scale
     MatrixShapes shapes;
     for (int set = 0; set < 2; set++) {

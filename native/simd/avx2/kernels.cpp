@@ -11,5 +11,5 @@
 #include "kernels.h"
 
 #define QUIPU_ISA avx2
-#include "simd/avx2/vec.h"
 #include "ops/table.inl"
+#include "simd/avx2/vec.h"

@@ -1,5 +1,5 @@
-// The vector vocabulary of quipu for AVX2 + FMA + F16C, in the namespace of the set that includes it: all x86 sets share
-// it. `simd/scalar/vec.h` defines the same names portably; kernels are written once against them.
+// The vector vocabulary of quipu for AVX2 + FMA + F16C, in the namespace of the set that includes it: all x86 sets
+// share it. `simd/scalar/vec.h` defines the same names portably; kernels are written once against them.
 #pragma once
 
 #include <immintrin.h>

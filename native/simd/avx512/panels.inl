@@ -34,8 +34,7 @@ template <bool Signed, int R, int P>
         });
         unrolled<R>([&]<int I>() QUIPU_INLINE {
             const __m512i code = splat_word(codes + I * kBlock);
-            unrolled<P>([&]<int J>()
-                            QUIPU_INLINE { dots[I][J] = kept(_mm512_dpbusd_epi32(dots[I][J], code, a[J])); });
+            unrolled<P>([&]<int J>() QUIPU_INLINE { dots[I][J] = kept(_mm512_dpbusd_epi32(dots[I][J], code, a[J])); });
         });
     }
     if constexpr (Signed)
@@ -60,7 +59,8 @@ template <class K, int R, int P>
             const __m512 sums = _mm512_loadu_ps(K::kPairScales ? panel.sums16[piece] : panel.sums32[piece / kPieces]);
             float *cj = c + J * kTileRows * kPanelTokens;
             unrolled<R>([&]<int I>() QUIPU_INLINE {
-                const float scale = K::kPairScales ? tile.pair_scales[r + I][piece] : tile.scales[r + I][piece / kPieces];
+                const float scale =
+                    K::kPairScales ? tile.pair_scales[r + I][piece] : tile.scales[r + I][piece / kPieces];
                 float *ci = cj + I * kPanelTokens;
                 __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[I][J]), scales);
                 x = _mm512_fmadd_ps(x, _mm512_set1_ps(scale), _mm512_loadu_ps(ci));
@@ -113,8 +113,8 @@ void multiply_wide_panels(const CodeTile &tile, int num_rows, const ActivationPa
     });
 }
 
-inline void multiply_wide_float_panels(const float *tile, int num_rows, const FloatPanel *panels, int num_tokens, int size,
-                                float *c) {
+inline void multiply_wide_float_panels(const float *tile, int num_rows, const FloatPanel *panels, int num_tokens,
+                                       int size, float *c) {
     for_wide_tiles(num_rows, num_panels(num_tokens), [&]<int R, int P>(int r, int p) {
         multiply_float_wide<R, P>(tile + r * kBlock, panels + p, size, c + (p * kTileRows + r) * kPanelTokens);
     });

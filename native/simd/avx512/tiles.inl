@@ -3,7 +3,7 @@
 
 template <class K>
 void multiply_tile(const CodeTile &tile, int num_rows, const ActivationPanel *panels, int num_tokens, int num_groups,
-                     float *c) {
+                   float *c) {
     multiply_wide_panels<K>(tile, num_rows, panels, num_tokens, num_groups, c);
 }
 

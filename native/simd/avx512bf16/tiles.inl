@@ -3,7 +3,7 @@
 
 template <class K>
 void multiply_tile(const CodeTile &tile, int num_rows, const ActivationPanel *panels, int num_tokens, int num_groups,
-                     float *c) {
+                   float *c) {
     multiply_wide_panels<K>(tile, num_rows, panels, num_tokens, num_groups, c);
 }
 
@@ -52,7 +52,9 @@ template <int R, int P>
     });
     for (int k = 0; k < size; k += 2, weights += 2, activations += 2 * kPanelTokens) {
         __m512bh x[P];
-        unrolled<P>([&]<int J>() QUIPU_INLINE { x[J] = std::bit_cast<__m512bh>(_mm512_load_si512(activations + J * sizeof(HalfPanel) / 2)); });
+        unrolled<P>([&]<int J>() QUIPU_INLINE {
+            x[J] = std::bit_cast<__m512bh>(_mm512_load_si512(activations + J * sizeof(HalfPanel) / 2));
+        });
         unrolled<R>([&]<int I>() QUIPU_INLINE {
             const auto w = std::bit_cast<__m512bh>(splat_word(weights + I * kBlock));
             unrolled<P>([&]<int J>() QUIPU_INLINE { acc[I][J] = _mm512_dpbf16_ps(acc[I][J], w, x[J]); });

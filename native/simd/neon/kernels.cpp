@@ -11,5 +11,5 @@
 #include "kernels.h"
 
 #define QUIPU_ISA neon
-#include "simd/neon/vec.h"
 #include "ops/table.inl"
+#include "simd/neon/vec.h"

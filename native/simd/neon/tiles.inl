@@ -18,9 +18,7 @@ using RowDots = int32x4_t[kRowsAtOnce][2];
     unrolled<kPairs * 4>([&]<int I>() QUIPU_INLINE { acc[I / 4][I % 4] = vdupq_n_s32(0); });
 #pragma GCC unroll 1
     for (const int end = step + count; step < end; step += 2) {
-        const auto load_step = [&](int s, int t) {
-            return vreinterpretq_s32_s8(vld1q_s8(panel.codes[s][token + t]));
-        };
+        const auto load_step = [&](int s, int t) { return vreinterpretq_s32_s8(vld1q_s8(panel.codes[s][token + t])); };
         int8x16_t a[4];
         unrolled<2>([&]<int Half>() QUIPU_INLINE {
             const int32x4_t first = load_step(step, 4 * Half), second = load_step(step + 1, 4 * Half);
@@ -28,7 +26,9 @@ using RowDots = int32x4_t[kRowsAtOnce][2];
             a[2 * Half + 1] = vreinterpretq_s8_s32(vzip2q_s32(first, second));
         });
         unrolled<kPairs>([&]<int I>() QUIPU_INLINE {
-            const auto row = [&](int i) { return vld1_s8(reinterpret_cast<const int8_t *>(&tile.codes[r + i][4 * step])); };
+            const auto row = [&](int i) {
+                return vld1_s8(reinterpret_cast<const int8_t *>(&tile.codes[r + i][4 * step]));
+            };
             const int8x16_t codes = vcombine_s8(row(2 * I), row(2 * I + 1));
             unrolled<4>([&]<int J>() QUIPU_INLINE { acc[I][J] = vmmlaq_s32(acc[I][J], codes, a[J]); });
         });
@@ -49,7 +49,8 @@ using RowDots = int32x4_t[kRowsAtOnce][2];
 #pragma GCC unroll 1
     for (const int end = step + count; step < end; step += 4) {
         int8x16_t codes[kRowsAtOnce];
-        unrolled<kRowsAtOnce>([&]<int I>() QUIPU_INLINE { codes[I] = as_signed(vld1q_u8(&tile.codes[r + I][4 * step])); });
+        unrolled<kRowsAtOnce>([&]<int I>()
+                                  QUIPU_INLINE { codes[I] = as_signed(vld1q_u8(&tile.codes[r + I][4 * step])); });
         unrolled<4>([&]<int Lane>() QUIPU_INLINE {
             const int8x16_t a0 = vld1q_s8(panel.codes[step + Lane][token]),
                             a1 = vld1q_s8(panel.codes[step + Lane][token + 4]);
@@ -90,7 +91,7 @@ template <class K>
 
 template <class K>
 void multiply_tile(const CodeTile &tile, int num_rows, const ActivationPanel *panels, int num_tokens, int num_groups,
-                     float *c) {
+                   float *c) {
     for (int first = 0; first < num_tokens; first += kTileTokens) {
         const int p = first / kPanelTokens, token = first % kPanelTokens;
         float *cp = c + p * kTileRows * kPanelTokens + token;

@@ -58,10 +58,12 @@ static inline F32x8 fma(F32x8 a, F32x8 b, F32x8 c) {
 } // a * b + c
 // The second operand where one is NaN, as x86 has it.
 static inline F32x8 max(F32x8 a, F32x8 b) {
-    return {{vbslq_f32(vcgtq_f32(a.v[0], b.v[0]), a.v[0], b.v[0]), vbslq_f32(vcgtq_f32(a.v[1], b.v[1]), a.v[1], b.v[1])}};
+    return {
+        {vbslq_f32(vcgtq_f32(a.v[0], b.v[0]), a.v[0], b.v[0]), vbslq_f32(vcgtq_f32(a.v[1], b.v[1]), a.v[1], b.v[1])}};
 }
 static inline F32x8 min(F32x8 a, F32x8 b) {
-    return {{vbslq_f32(vcltq_f32(a.v[0], b.v[0]), a.v[0], b.v[0]), vbslq_f32(vcltq_f32(a.v[1], b.v[1]), a.v[1], b.v[1])}};
+    return {
+        {vbslq_f32(vcltq_f32(a.v[0], b.v[0]), a.v[0], b.v[0]), vbslq_f32(vcltq_f32(a.v[1], b.v[1]), a.v[1], b.v[1])}};
 }
 static inline F32x8 abs(F32x8 a) {
     return {{vabsq_f32(a.v[0]), vabsq_f32(a.v[1])}};
@@ -182,7 +184,8 @@ static inline I16x16 operator+(I16x16 a, I16x16 b) {
     return {{vaddq_s16(a.v[0], b.v[0]), vaddq_s16(a.v[1], b.v[1])}};
 }
 static inline int16x8_t dot_pairs(uint8x16_t u, uint8x16_t s) {
-    const int16x8_t low = vmulq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(u))), vmovl_s8(vget_low_s8(as_signed(s))));
+    const int16x8_t low =
+        vmulq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(u))), vmovl_s8(vget_low_s8(as_signed(s))));
     const int16x8_t high = vmulq_s16(vreinterpretq_s16_u16(vmovl_high_u8(u)), vmovl_high_s8(as_signed(s)));
     return vpaddq_s16(low, high);
 }
