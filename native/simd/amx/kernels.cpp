@@ -15,4 +15,5 @@
 #define QUIPU_TILES "simd/amx/tiles.inl"
 #define QUIPU_FLOAT_TILES
 #define QUIPU_MAX_ROW_TOKENS 4 // a matrix product pays from the fifth token on
+
 #include "ops/table.inl"

@@ -11,5 +11,6 @@
 #include "kernels.h"
 
 #define QUIPU_ISA avx2
-#include "ops/table.inl"
 #include "simd/avx2/vec.h"
+
+#include "ops/table.inl"

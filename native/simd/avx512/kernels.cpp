@@ -15,4 +15,5 @@
 #include "simd/avx2/vec.h"
 #define QUIPU_TILES "simd/avx512/tiles.inl"
 #define QUIPU_FLOAT_TILES
+
 #include "ops/table.inl"

@@ -12,5 +12,6 @@
 #include "kernels.h"
 
 #define QUIPU_ISA avxvnni
-#include "ops/table.inl"
 #include "simd/avx2/vec.h"
+
+#include "ops/table.inl"

@@ -11,5 +11,6 @@
 #include "kernels.h"
 
 #define QUIPU_ISA neon
-#include "ops/table.inl"
 #include "simd/neon/vec.h"
+
+#include "ops/table.inl"

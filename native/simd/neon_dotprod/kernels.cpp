@@ -13,4 +13,5 @@
 #define QUIPU_ISA neon_dotprod
 #include "simd/neon/vec.h"
 #define QUIPU_TILES "simd/neon/tiles.inl"
+
 #include "ops/table.inl"

@@ -9,7 +9,8 @@
 #include "formats/formats.h"
 #include "formats/scalar_float.h"
 #include "kernels.h"
-#include "simd/scalar/vec.h"
 
 #define QUIPU_ISA scalar
+#include "simd/scalar/vec.h"
+
 #include "ops/table.inl"
