@@ -70,7 +70,7 @@ else
 endif
 
 inspect-kernels: build/native/native_tests $(if $(ARM_CXX),build/native-arm/native_tests)
-	$(BIN)/python tools/inspect_kernels.py build/native/CMakeFiles/quipu_core.dir/native/simd/*/kernels.cpp.o
+	$(BIN)/python tools/inspect_kernels.py --measured avx2 build/native/CMakeFiles/quipu_core.dir/native/simd/*/kernels.cpp.o
 ifneq ($(ARM_CXX),)
 	$(BIN)/python tools/inspect_kernels.py --objdump $(patsubst %g++,%objdump,$(ARM_CXX)) \
 		build/native-arm/CMakeFiles/quipu_core.dir/native/simd/*/kernels.cpp.o
