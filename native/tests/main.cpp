@@ -1,6 +1,7 @@
 // Checks every kernel of every instruction set that this processor (or emulator) runs against the scalar set: one line
 // per check, then `passed: N passed, N failed`. The exit status is 1 if a check failed, 2 if a set named as an argument
 // is unknown or not supported here. Needs neither Python nor any other library.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -71,20 +72,59 @@ double largest_error(const float *got, const float *expected, int64_t n) {
 
 } // namespace quipu::tests
 
+namespace quipu {
+
+#ifdef QUIPU_X86
+namespace emulated_avxvnni {
+extern const Kernels kernels;
+}
+namespace emulated_avx512 {
+extern const Kernels kernels;
+}
+namespace emulated_avx512bf16 {
+extern const Kernels kernels;
+}
+namespace emulated_amx {
+extern const Kernels kernels;
+}
+#endif
+
+namespace {
+
+// All sets of this build, and those of newer processors with their instructions in plain C++.
+std::vector<InstructionSet> sets_to_check() {
+    std::vector<InstructionSet> sets = instruction_sets();
+#ifdef QUIPU_X86
+    const bool has_avx2 = select_kernels("avx2") != nullptr;
+    for (const Kernels *kernels :
+         {&emulated_avxvnni::kernels, &emulated_avx512::kernels, &emulated_avx512bf16::kernels, &emulated_amx::kernels})
+        sets.push_back({kernels, has_avx2, false});
+#endif
+    return sets;
+}
+
+bool is_named(const InstructionSet &set, int argc, char **argv) {
+    return std::any_of(argv + 1, argv + argc,
+                       [&](const char *name) { return std::strcmp(name, set.kernels->name) == 0; });
+}
+
+} // namespace
+} // namespace quipu
+
 int main(int argc, char **argv) {
     using namespace quipu;
     const Kernels &scalar = *select_kernels("scalar");
+    const auto sets = sets_to_check();
     for (int i = 1; i < argc; i++)
-        if (!select_kernels(argv[i])) {
+        if (std::none_of(sets.begin(), sets.end(), [&](const InstructionSet &set) {
+                return set.supported && std::strcmp(argv[i], set.kernels->name) == 0;
+            })) {
             std::fprintf(stderr, "the instruction set %s is unknown or not supported here\n", argv[i]);
             return 2;
         }
     tests::Report report;
-    for (const InstructionSet &set : instruction_sets()) {
-        bool chosen = argc == 1;
-        for (int i = 1; i < argc; i++)
-            chosen = chosen || std::strcmp(argv[i], set.kernels->name) == 0;
-        if (!chosen)
+    for (const InstructionSet &set : sets) {
+        if (argc > 1 && !is_named(set, argc, argv))
             continue;
         if (!set.supported) {
             std::printf("skipped %s: this processor does not have it\n", set.kernels->name);
