@@ -43,25 +43,57 @@ void Program::seal() {
     for (int i = 0; i < team_->num_threads(); i++)
         workers_.push_back({i, allocate(kTileScratchBytes), reinterpret_cast<float *>(allocate(scratch * 4))});
     next_unit_ = std::make_unique<std::atomic<int>[]>(steps_.size());
+    finished_units_ = std::make_unique<std::atomic<int>[]>(steps_.size());
     barrier_ = std::make_unique<Barrier>(team_->num_threads());
 }
 
 void Program::run(const RunArguments &run) {
     for (const auto &plan : plans_)
         plan->prepare(run);
-    for (size_t i = 0; i < steps_.size(); i++)
+    for (size_t i = 0; i < steps_.size(); i++) {
         next_unit_[i].store(0, std::memory_order_relaxed);
+        finished_units_[i].store(0, std::memory_order_relaxed);
+    }
     team_->run([&](int index) { work(index, run); });
 }
 
-void Program::work(int index, const RunArguments &run) {
-    for (size_t i = 0; i < steps_.size(); i++) {
+Program::Stage Program::stage_from(size_t begin, const RunArguments &run) const {
+    size_t end_shared = begin + 1;
+    while (end_shared < steps_.size() && !steps_[end_shared]->waits)
+        end_shared++;
+    size_t end = end_shared;
+    while (end < steps_.size() && steps_[end]->is_short(run))
+        end++;
+    return {begin, end_shared, end};
+}
+
+// Executes units until none is left. Returns whether this worker finished the last one of the stage, and so sees what
+// all others have written.
+bool Program::share(const Stage &stage, const Worker &worker, const RunArguments &run) {
+    int total = 0, done = 0;
+    for (size_t i = stage.begin; i < stage.end_shared; i++) {
         const Step &step = *steps_[i];
-        if (step.waits)
-            barrier_->arrive_and_wait();
         const int units = step.num_units(run);
-        for (int unit; (unit = next_unit_[i].fetch_add(1, std::memory_order_relaxed)) < units;)
-            step.execute(unit, run, workers_[index]);
+        total += units;
+        for (int unit; (unit = next_unit_[i].fetch_add(1, std::memory_order_relaxed)) < units; done++)
+            step.execute(unit, run, worker);
+    }
+    if (total == 0)
+        return worker.index == 0;
+    return done > 0 && finished_units_[stage.begin].fetch_add(done, std::memory_order_acq_rel) + done == total;
+}
+
+void Program::work(int index, const RunArguments &run) {
+    const Worker &worker = workers_[index];
+    for (size_t begin = 0; begin < steps_.size();) {
+        const Stage stage = stage_from(begin, run);
+        if (begin > 0)
+            barrier_->arrive_and_wait();
+        if (share(stage, worker, run))
+            for (size_t i = stage.end_shared; i < stage.end; i++)
+                for (int unit = 0, units = steps_[i]->num_units(run); unit < units; unit++)
+                    steps_[i]->execute(unit, run, worker);
+        begin = stage.end;
     }
 }
 

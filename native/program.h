@@ -73,8 +73,19 @@ class Step {
     virtual void execute(int unit, const RunArguments &run, const Worker &worker) const = 0;
     // Floats of worker scratch it needs in runs of up to max_tokens.
     virtual int64_t scratch_floats(int /*max_tokens*/) const { return 0; }
+    // Whether one thread does it sooner than all of them meet at a barrier.
+    virtual bool is_short(const RunArguments & /*run*/) const { return false; }
 
     bool waits = true; // a barrier before this step: it reads what an earlier step since the last barrier wrote
+};
+
+// Up to so many tokens, going over their values takes no longer than a barrier of a few threads.
+constexpr int kShortTokens = 2;
+
+// A step that goes once over the values of each token.
+class RowStep : public Step {
+  public:
+    bool is_short(const RunArguments &run) const final { return run.num_tokens <= kShortTokens; }
 };
 
 // What several steps derive from the arguments of a run, worked out once before it.
@@ -84,6 +95,8 @@ class RunPlan {
     virtual void prepare(const RunArguments &run) = 0;
 };
 
+// Replays steps in stages: consecutive steps without a barrier between them, whose units the workers draw together, and
+// the short steps behind, which the worker that finishes the last unit executes alone. Between stages is a barrier.
 class Program {
   public:
     Program(std::shared_ptr<Team> team, const Kernels &kernels, int max_tokens)
@@ -103,7 +116,13 @@ class Program {
     void run(const RunArguments &run);
 
   private:
+    // The steps [begin, end_shared) of a stage are shared by all workers, [end_shared, end) are short.
+    struct Stage {
+        size_t begin, end_shared, end;
+    };
+    Stage stage_from(size_t begin, const RunArguments &run) const;
     void work(int index, const RunArguments &run);
+    bool share(const Stage &stage, const Worker &worker, const RunArguments &run);
 
     std::shared_ptr<Team> team_;
     const Kernels &kernels_;
@@ -112,7 +131,8 @@ class Program {
     std::vector<std::shared_ptr<RunPlan>> plans_;
     std::vector<AlignedBuffer> buffers_;
     std::vector<Worker> workers_;
-    std::unique_ptr<std::atomic<int>[]> next_unit_; // per step
+    std::unique_ptr<std::atomic<int>[]> next_unit_;      // per step
+    std::unique_ptr<std::atomic<int>[]> finished_units_; // per stage, at the index of its first step
     std::unique_ptr<Barrier> barrier_;
 };
 

@@ -13,7 +13,7 @@ namespace {
 // Weights a unit reads in row mode: big enough to amortize the draw, small enough to balance uneven cores.
 constexpr int64_t kUnitBytes = 64 << 10;
 
-class Embed final : public Step {
+class Embed final : public RowStep {
   public:
     Embed(Matrix table, ValueBuffer out) : table_(table), out_(out), format_(*find_format(table.type)) {}
     int num_units(const RunArguments &run) const override { return run.num_tokens; }
@@ -28,7 +28,7 @@ class Embed final : public Step {
     const Format &format_;
 };
 
-class RmsNorm final : public Step {
+class RmsNorm final : public RowStep {
   public:
     RmsNorm(const Kernels &kernels, ValueBuffer x, const float *weight, int group, float epsilon, ValueBuffer out)
         : kernels_(kernels), x_(x), out_(out), weight_(weight), group_(group), epsilon_(epsilon) {}
@@ -45,7 +45,7 @@ class RmsNorm final : public Step {
     float epsilon_;
 };
 
-class Pack final : public Step {
+class Pack final : public RowStep {
   public:
     Pack(const Kernels &kernels, ValueBuffer x, const float *norm_weight, float epsilon, ValueBuffer normalized,
          bool as_int8, bool as_float, PackedActivations packed)
@@ -226,7 +226,7 @@ class SwigluLinear final : public Step {
     PackedActivations packed_;
 };
 
-class FillRopeTable final : public Step {
+class FillRopeTable final : public RowStep {
   public:
     FillRopeTable(std::vector<float> inverse_frequencies, float magnitude, RopeTable table)
         : inverse_frequencies_(std::move(inverse_frequencies)), magnitude_(magnitude), table_(table) {}
@@ -247,7 +247,7 @@ class FillRopeTable final : public Step {
     RopeTable table_;
 };
 
-class Rope final : public Step {
+class Rope final : public RowStep {
   public:
     Rope(const Kernels &kernels, ValueBuffer x, int head_dim, bool neox, RopeTable table, ValueBuffer out)
         : kernels_(kernels), x_(x), out_(out), head_dim_(head_dim), neox_(neox), table_(table) {}
@@ -268,7 +268,7 @@ class Rope final : public Step {
 
 using Binary = void (*)(const float *, const float *, float *, int64_t);
 
-class Elementwise final : public Step {
+class Elementwise final : public RowStep {
   public:
     Elementwise(Binary f, ValueBuffer a, ValueBuffer b, ValueBuffer out) : f_(f), a_(a), b_(b), out_(out) {}
     int num_units(const RunArguments &run) const override { return a_.num_rows(run); }
@@ -281,7 +281,7 @@ class Elementwise final : public Step {
     ValueBuffer a_, b_, out_;
 };
 
-class SelectOutputs final : public Step {
+class SelectOutputs final : public RowStep {
   public:
     SelectOutputs(ValueBuffer x, ValueBuffer out) : x_(x), out_(out) {}
     int num_units(const RunArguments &run) const override { return run.num_outputs; }

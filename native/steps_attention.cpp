@@ -16,7 +16,7 @@ int sequence_of(const RunArguments &run, int token) {
            1;
 }
 
-class KvWrite final : public Step {
+class KvWrite final : public RowStep {
   public:
     KvWrite(const Kernels &kernels, ValueBuffer k, ValueBuffer v, int layer)
         : kernels_(kernels), k_(k), v_(v), layer_(layer) {}

@@ -116,6 +116,8 @@ class MoePrepare final : public MoeStep {
                std::shared_ptr<MoeWorkspace> workspace)
         : MoeStep(kernels, layer, values, std::move(workspace)), quantizes_(reads_int8(layer)) {}
 
+    bool is_short(const RunArguments &run) const override { return run.num_tokens <= kShortTokens; }
+
     int num_units(const RunArguments &run) const override {
         return is_few(run) ? num_tokens(run) : divide_up(num_tokens(run), kernels_.max_row_tokens);
     }

@@ -176,7 +176,7 @@ void matvec_eights(const Matrix &w, int row_begin, int row_end, uint8_t *quantiz
         return;
     }
     const auto dot_rows = [&](int first, int stride, int num_rows) {
-        const typename W::Block *rows[kEightStreams];
+        const typename W::Block *rows[kEightStreams] = {};
         F32x8 results[kEightStreams];
         for (int i = 0; i < num_rows; i++)
             rows[i] = blocks(first + i * stride);
