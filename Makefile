@@ -23,13 +23,15 @@ NATIVE_SOURCES = $(shell find native benchmarks -name '*.cpp' -o -name '*.h' -o 
 unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help chat test lint oracle bench wheel fuzz tiny tiny-evaluate clean setup
+.PHONY: help chat test native-test inspect-kernels lint oracle bench wheel fuzz tiny tiny-evaluate clean setup
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 help:
 	@echo "make chat     set up, then chat with the embedded model (MODEL=file.gguf for another)"
 	@echo "make test     set up, then run all tests (TEST_ARGS='-k name' for some)"
+	@echo "make native-test      check the kernels of every instruction set here, and under qemu those of ARM"
+	@echo "make inspect-kernels  print the inner loops of all kernels; fails if one spills"
 	@echo "make lint     ruff, mypy, clang-format, import order, documentation links"
 	@echo "make oracle   comparisons with transformers; installs PyTorch (a large download) in $(ORACLE_VENV)"
 	@echo "make bench    docs/performance.md: speed, memory, accuracy beside llama.cpp; an hour, after ten minutes to"
@@ -45,6 +47,36 @@ chat: $(VENV)/.installed
 
 test: $(VENV)/.installed $(VENV)/.test
 	$(BIN)/pytest --durations=10 --ignore=tests/oracle $(TEST_ARGS)
+
+# The kernels alone: no Python, no package. ARM's run where a cross compiler and an emulator are installed (Debian's
+# g++-aarch64-linux-gnu and qemu-user-static), on a processor with all features and on two with fewer.
+ARM_CXX := $(shell command -v aarch64-linux-gnu-g++)
+ARM_QEMU := $(firstword $(shell command -v qemu-aarch64-static) $(shell command -v qemu-aarch64))
+NATIVE_CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release -DQUIPU_NATIVE_TESTS=ON
+
+build/native/native_tests: $(VENV)/.build $(BUILD_INPUTS)
+	@$(NATIVE_CMAKE) -B build/native >/dev/null
+	@PATH="$(abspath $(BIN)):$$PATH" cmake --build build/native
+
+build/native-arm/native_tests: $(VENV)/.build $(BUILD_INPUTS)
+	@$(NATIVE_CMAKE) -B build/native-arm -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+		-DCMAKE_CXX_COMPILER=$(ARM_CXX) >/dev/null
+	@PATH="$(abspath $(BIN)):$$PATH" cmake --build build/native-arm
+
+native-test: build/native/native_tests $(if $(and $(ARM_CXX),$(ARM_QEMU)),build/native-arm/native_tests)
+	build/native/native_tests
+ifneq ($(and $(ARM_CXX),$(ARM_QEMU)),)
+	for cpu in max cortex-a76 cortex-a57; do $(ARM_QEMU) -cpu $$cpu build/native-arm/native_tests || exit 1; done
+else
+	@echo "no aarch64 cross compiler or no qemu: the kernels of ARM were not run"
+endif
+
+inspect-kernels: build/native/native_tests $(if $(ARM_CXX),build/native-arm/native_tests)
+	$(BIN)/python tools/inspect_kernels.py --measured avx2 build/native/CMakeFiles/quipu_core.dir/native/simd/*/kernels.cpp.o
+ifneq ($(ARM_CXX),)
+	$(BIN)/python tools/inspect_kernels.py --objdump $(patsubst %g++,%objdump,$(ARM_CXX)) \
+		build/native-arm/CMakeFiles/quipu_core.dir/native/simd/*/kernels.cpp.o
+endif
 
 # Runs every check, then fails if one of them did.
 lint: $(VENV)/.installed $(VENV)/.lint

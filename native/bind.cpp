@@ -9,6 +9,7 @@
 
 #include "bandwidth.h"
 #include "kernels.h"
+#include "processor.h"
 
 namespace {
 
@@ -22,26 +23,11 @@ const quipu::Kernels &kernels_in_use() {
     return *kernels;
 }
 
-std::vector<std::string> cpu_features() {
-    std::vector<std::string> found;
-#if defined(__x86_64__)
-#define QUIPU_CHECK(feature)                                                                                           \
-    if (__builtin_cpu_supports(feature))                                                                               \
-    found.push_back(feature)
-    QUIPU_CHECK("sse4.2");
-    QUIPU_CHECK("avx");
-    QUIPU_CHECK("avx2");
-    QUIPU_CHECK("fma");
-    QUIPU_CHECK("f16c");
-    QUIPU_CHECK("bmi2");
-    QUIPU_CHECK("avx512f");
-    QUIPU_CHECK("avx512bw");
-    QUIPU_CHECK("avx512vl");
-    QUIPU_CHECK("avx512vnni");
-    QUIPU_CHECK("avx512bf16");
-#undef QUIPU_CHECK
-#endif
-    return found;
+std::vector<std::pair<std::string, bool>> instruction_sets() {
+    std::vector<std::pair<std::string, bool>> sets;
+    for (const quipu::InstructionSet &set : quipu::instruction_sets())
+        sets.emplace_back(set.kernels->name, set.supported);
+    return sets;
 }
 
 } // namespace
@@ -51,7 +37,11 @@ NB_MODULE(_native, m) {
     m.def(
         "instruction_set", [] { return std::string(kernels_in_use().name); },
         "Name of the kernel set in use; QUIPU_INSTRUCTION_SET forces one.");
-    m.def("cpu_features", &cpu_features, "Processor features that matter to kernels and are present.");
+    m.def("instruction_sets", &instruction_sets,
+          "All kernel sets of this build, the best last: (name, whether this processor and its system run it).");
+    m.def(
+        "cpu_features", [] { return quipu::feature_names(quipu::detect_processor()); },
+        "Processor features that matter to kernels, are present and may be used.");
     nb::class_<quipu::Team>(m, "Team", "A persistent team of threads.")
         .def(nb::init<int>(), nb::arg("num_threads"))
         .def_prop_ro("num_threads", &quipu::Team::num_threads);

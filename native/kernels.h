@@ -1,6 +1,8 @@
 // The kernel table: one set of function pointers per instruction set, chosen once at run time.
 #pragma once
 
+#include <vector>
+
 #include "formats/formats.h"
 #include "layouts.h"
 
@@ -48,6 +50,7 @@ constexpr bool runs_on_int8(int type) {
 
 struct Kernels {
     const char *name;
+    int max_row_tokens; // up to here tokens go through `matvec`, with equal bits per token; at most kMaxRowTokens
 
     // y = x / sqrt(mean(x^2) + epsilon) * weight, over consecutive groups of `group` values.
     void (*rms_norm)(const float *x, const float *weight, float *y, int width, int group, float epsilon);
@@ -65,7 +68,7 @@ struct Kernels {
     void (*float_panel)(const float *x, int64_t stride, int num_tokens, int k, FloatPanel *panels,
                         int64_t panel_stride);
 
-    // out[token][row] = w[row] . x[token] for rows [row_begin, row_end) and up to kMaxRowTokens tokens.
+    // out[token][row] = w[row] . x[token] for rows [row_begin, row_end) and up to max_row_tokens tokens.
     // Float types read x, int8 types read quantized rows (`row_bytes` of activation memory per token).
     void (*matvec)(const Matrix &w, int row_begin, int row_end, const float *x, int64_t x_stride, uint8_t *quantized,
                    int num_tokens, float *out, int64_t out_stride, float *scratch);
@@ -90,13 +93,22 @@ struct Kernels {
 };
 
 // Bytes of scratch that matmul_tile and attention need.
-constexpr int64_t kTileScratchBytes = int64_t(kTileRows) * kBlock * 4 + 65536;
+constexpr int64_t kTileScratchBytes = int64_t(kTileRows) * kBlock * 4 + 131072;
 constexpr int64_t attention_scratch_floats(const AttentionShape &shape) {
     const int64_t rows = int64_t(queries_per_unit(shape.group_size)) * shape.group_size,
                   key_tile = round_up(shape.key_length, kGroup) * kKeyTile;
     return rows * (shape.key_length + kKeyBlock) + key_tile + kKeyBlock * kValueSlice +
            rows * partial_row_floats(shape.value_length);
 }
+
+struct InstructionSet {
+    const Kernels *kernels;
+    bool supported; // by this processor and its operating system
+    bool automatic; // whether it is chosen without being asked for
+};
+
+// All sets of this build, the best last.
+const std::vector<InstructionSet> &instruction_sets();
 
 // The best set this processor runs, or the one that QUIPU_INSTRUCTION_SET names; nullptr when that name is unknown or
 // not supported here.

@@ -11,7 +11,7 @@ constexpr int kBlock = 256; // values along K that one tile and one panel cover
 constexpr int kGroupsPerBlock = kBlock / kGroup;
 constexpr int kPanelTokens = 16; // tokens in the lanes of one panel
 constexpr int kTileRows = 48;    // weight rows unpacked at once: divisible by 4 and 6, codes fit L1
-constexpr int kMaxRowTokens = 8; // up to here tokens go one by one through the row kernels, with equal bits per token
+constexpr int kMaxRowTokens = 8; // the most tokens that the row kernels of any instruction set take
 constexpr int kRowStreams = 4;   // weight rows that the row kernels read side by side
 
 // Panels that hold this many tokens.
@@ -78,7 +78,7 @@ inline ActivationRow activation_row(uint8_t *memory, int64_t k) {
 }
 
 // Activations of 16 tokens over 256 values for the tile kernels: tokens in lanes, 4 neighbours along K per lane.
-struct alignas(32) ActivationPanel {
+struct alignas(64) ActivationPanel {
     int8_t codes[kBlock / 4][kPanelTokens][4];
     float scales[kGroupsPerBlock][kPanelTokens];
     float sums32[kGroupsPerBlock][kPanelTokens];
@@ -87,7 +87,7 @@ struct alignas(32) ActivationPanel {
 static_assert(sizeof(ActivationPanel) == 4096 + 512 + 512 + 1024);
 
 // The same without quantization, for float weights and formats that are unpacked to float.
-struct alignas(32) FloatPanel {
+struct alignas(64) FloatPanel {
     float values[kBlock][kPanelTokens];
 };
 

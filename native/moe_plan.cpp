@@ -9,7 +9,6 @@ namespace {
 constexpr int64_t kUnitBytes = 64 << 10; // weights a unit of the row kernels reads
 // In a run of many tokens, an expert with up to so many of them uses the row kernels: a tile would be mostly empty.
 constexpr int kFewTokens = 4;
-static_assert(kFewTokens <= kMaxRowTokens);
 
 int divide_up(int n, int by) {
     return (n + by - 1) / by;
@@ -63,7 +62,7 @@ Expert MoeLayer::expert(int index) const {
 }
 
 MoeWorkspace::MoeWorkspace(Program &program, const std::vector<MoeLayer> &layers)
-    : num_threads_(program.num_threads()) {
+    : num_threads_(program.num_threads()), max_row_tokens_(program.kernels().max_row_tokens) {
     const int64_t tokens = program.max_tokens();
     int64_t row_bytes = 0, logits_width = 0, used = 0, experts = 0, blocks = 0, float_blocks = 0, hidden_bytes = 0;
     for (const MoeLayer &layer : layers) {
@@ -102,6 +101,8 @@ MoeWorkspace::MoeWorkspace(Program &program, const std::vector<MoeLayer> &layers
 }
 
 void MoeWorkspace::plan(const MoeLayer &layer, int num_tokens) {
+    const bool all_as_rows = num_tokens <= max_row_tokens_;
+    const int few_tokens = std::min(kFewTokens, max_row_tokens_);
     const int num_pairs = num_tokens * layer.num_used;
     std::fill(starts_.begin(), starts_.end(), 0);
     for (int pair = 0; pair < num_pairs; pair++)
@@ -112,7 +113,7 @@ void MoeWorkspace::plan(const MoeLayer &layer, int num_tokens) {
     for (int e = 0; e < layer.num_experts; e++) {
         const int count = starts_[e + 1];
         if (count)
-            add_group(layer, e, starts_[e], count, num_tokens <= kMaxRowTokens || count <= kFewTokens);
+            add_group(layer, e, starts_[e], count, all_as_rows || count <= few_tokens);
         starts_[e + 1] += starts_[e];
     }
     for (int pair = 0; pair < num_pairs; pair++) {
@@ -121,7 +122,7 @@ void MoeWorkspace::plan(const MoeLayer &layer, int num_tokens) {
         pair_weights[place] = chosen_weights[pair];
     }
     if (layer.has_shared) {
-        add_group(layer, layer.num_experts, num_pairs, num_tokens, num_tokens <= kMaxRowTokens);
+        add_group(layer, layer.num_experts, num_pairs, num_tokens, all_as_rows);
         const bool gated = layer.shared_router.data != nullptr;
         for (int t = 0; t < num_tokens; t++) {
             pair_tokens[num_pairs + t] = t;
@@ -130,7 +131,7 @@ void MoeWorkspace::plan(const MoeLayer &layer, int num_tokens) {
         }
     }
     // A unit of the last step takes some output rows through all groups.
-    if (num_tokens <= kMaxRowTokens) {
+    if (all_as_rows) {
         int64_t bytes_per_row = 0;
         for (const Group &group : groups)
             bytes_per_row += layer.expert(group.expert).down.row_bytes;

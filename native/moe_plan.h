@@ -87,7 +87,7 @@ class MoeWorkspace {
 
     std::vector<int> starts_;
     int64_t hidden_bytes_ = 0; // used so far
-    int num_threads_;
+    int num_threads_, max_row_tokens_;
 };
 
 } // namespace quipu

@@ -54,12 +54,12 @@ class Pack final : public RowStep {
 
     int num_units(const RunArguments &run) const override {
         const int rows = x_.num_rows(run);
-        return rows <= kMaxRowTokens ? rows : num_panels(rows);
+        return rows <= kernels_.max_row_tokens ? rows : num_panels(rows);
     }
 
     void execute(int unit, const RunArguments &run, const Worker &) const override {
         const int rows = x_.num_rows(run);
-        if (rows <= kMaxRowTokens) {
+        if (rows <= kernels_.max_row_tokens) {
             const float *x = normalize(unit, 1);
             if (as_int8_)
                 kernels_.quantize_row(x, x_.width,
@@ -105,7 +105,7 @@ class Linear final : public Step {
     int num_units(const RunArguments &run) const override {
         int total = 0;
         for (const Product &product : products_)
-            total += units_of(product.weight, x_.num_rows(run));
+            total += units_of(kernels_, product.weight, x_.num_rows(run));
         return total;
     }
 
@@ -116,11 +116,11 @@ class Linear final : public Step {
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         const int rows = x_.num_rows(run);
         const Product *product = products_.data();
-        for (int units; unit >= (units = units_of(product->weight, rows)); product++)
+        for (int units; unit >= (units = units_of(kernels_, product->weight, rows)); product++)
             unit -= units;
-        const int step = rows_per_unit(product->weight, rows), begin = unit * step,
+        const int step = rows_per_unit(kernels_, product->weight, rows), begin = unit * step,
                   end = std::min(begin + step, product->weight.rows);
-        if (rows <= kMaxRowTokens) {
+        if (rows <= kernels_.max_row_tokens) {
             kernels_.matvec(product->weight, begin, end, x_.data, x_.width, packed_.rows, rows, product->out.data,
                             product->out.width, worker.scratch);
             finish_rows(*product, begin, end, rows);
@@ -131,13 +131,13 @@ class Linear final : public Step {
         }
     }
 
-    static int rows_per_unit(const Matrix &weight, int num_rows) {
-        if (num_rows > kMaxRowTokens)
+    static int rows_per_unit(const Kernels &kernels, const Matrix &weight, int num_rows) {
+        if (num_rows > kernels.max_row_tokens)
             return kTileRows;
         return static_cast<int>(std::clamp<int64_t>(kUnitBytes / weight.row_bytes, 4, 1024));
     }
-    static int units_of(const Matrix &weight, int num_rows) {
-        const int step = rows_per_unit(weight, num_rows);
+    static int units_of(const Kernels &kernels, const Matrix &weight, int num_rows) {
+        const int step = rows_per_unit(kernels, weight, num_rows);
         return (weight.rows + step - 1) / step;
     }
 
@@ -176,7 +176,9 @@ class SwigluLinear final : public Step {
                  PackedActivations packed)
         : kernels_(kernels), x_(x), out_(out), gate_(gate), up_(up), packed_(packed) {}
 
-    int num_units(const RunArguments &run) const override { return Linear::units_of(gate_, x_.num_rows(run)); }
+    int num_units(const RunArguments &run) const override {
+        return Linear::units_of(kernels_, gate_, x_.num_rows(run));
+    }
 
     int64_t scratch_floats(int max_tokens) const override {
         const int64_t row_mode = round_up(x_.width, kBlock) + int64_t(kMaxRowTokens) * (gate_.rows + 8);
@@ -184,9 +186,9 @@ class SwigluLinear final : public Step {
     }
 
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
-        const int rows = x_.num_rows(run), step = Linear::rows_per_unit(gate_, rows), begin = unit * step,
+        const int rows = x_.num_rows(run), step = Linear::rows_per_unit(kernels_, gate_, rows), begin = unit * step,
                   end = std::min(begin + step, gate_.rows);
-        if (rows <= kMaxRowTokens)
+        if (rows <= kernels_.max_row_tokens)
             execute_rows(begin, end, rows, worker.scratch);
         else
             execute_tile(begin, end, rows, worker);

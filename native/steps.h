@@ -10,7 +10,7 @@
 namespace quipu {
 
 // Activations packed for the matrix kernels. One exists per program: a step packs the input of the linear step that
-// follows. Up to kMaxRowTokens rows are quantized one by one; more become panels.
+// follows. Up to max_row_tokens rows are quantized one by one; more become panels.
 struct PackedActivations {
     uint8_t *rows = nullptr;           // [kMaxRowTokens][activation_row_bytes]
     ActivationPanel *panels = nullptr; // [K / 256][num_panels]

@@ -74,14 +74,14 @@ class MoeStep : public Step {
 
   protected:
     int num_tokens(const RunArguments &run) const { return values_.source.num_rows(run); }
-    bool is_few(const RunArguments &run) const { return num_tokens(run) <= kMaxRowTokens; }
+    bool is_few(const RunArguments &run) const { return num_tokens(run) <= kernels_.max_row_tokens; }
     const float *input(int64_t token) const {
         return values_.norm_weight ? values_.normalized.row(token) : values_.source.row(token);
     }
     uint8_t *input_row(int64_t token) const { return space_.input_rows + token * activation_row_bytes(layer_.width()); }
     float *logits(int64_t token) const { return space_.logits + token * (layer_.num_experts + 1); }
 
-    // Logits of tokens [first, first + count), count <= kMaxRowTokens, for router rows [begin, end).
+    // Logits of tokens [first, first + count), count <= max_row_tokens, for router rows [begin, end).
     void route(const Matrix &router, int begin, int end, int first, int count, float *out, float *scratch) const {
         kernels_.matvec(router, begin, end, input(first), layer_.width(), input_row(first), count, out,
                         layer_.num_experts + 1, scratch);
@@ -119,14 +119,14 @@ class MoePrepare final : public MoeStep {
     bool is_short(const RunArguments &run) const override { return run.num_tokens <= kShortTokens; }
 
     int num_units(const RunArguments &run) const override {
-        return is_few(run) ? num_tokens(run) : divide_up(num_tokens(run), kMaxRowTokens);
+        return is_few(run) ? num_tokens(run) : divide_up(num_tokens(run), kernels_.max_row_tokens);
     }
     int64_t scratch_floats(int) const override { return round_up(layer_.width(), kBlock); }
 
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         if (is_few(run))
             return prepare(unit);
-        const int first = unit * kMaxRowTokens, count = std::min(kMaxRowTokens, num_tokens(run) - first);
+        const int most = kernels_.max_row_tokens, first = unit * most, count = std::min(most, num_tokens(run) - first);
         for (int token = first; token < first + count; token++)
             prepare(token);
         route(layer_.router, 0, layer_.num_experts, first, count, logits(first), worker.scratch);

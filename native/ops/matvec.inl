@@ -59,11 +59,17 @@ template <class W> struct BlockSums {
             constexpr int U = 2 * Pair, V = U + 1;
             const B8x32 a0 = pinned(load_b8(activations + U * kGroup)), a1 = pinned(load_b8(activations + V * kGroup));
             unrolled<R>([&]<int I>() {
-                const I16x16 p0 = pinned(dot_pairs(W::template codes<U>(rows[I][block]), a0)),
-                             p1 = pinned(dot_pairs(W::template codes<V>(rows[I][block]), a1));
-                const I32x8 d0 = pinned(dot_pairs(p0, W::factor(factors[I] + 2 * U))),
-                            d1 = pinned(dot_pairs(p1, W::factor(factors[I] + 2 * V)));
-                dots[I] = pinned((dots[I] + d0) + d1);
+                if constexpr (kHasScaledDots) {
+                    dots[I] = add_scaled_dots(dots[I], W::template codes<U>(rows[I][block]), a0, factors[I] + 2 * U);
+                    dots[I] = add_scaled_dots(dots[I], W::template codes<V>(rows[I][block]), a1, factors[I] + 2 * V);
+                    dots[I] = pinned(dots[I]);
+                } else {
+                    const I16x16 p0 = pinned(dot_pairs(W::template codes<U>(rows[I][block]), a0)),
+                                 p1 = pinned(dot_pairs(W::template codes<V>(rows[I][block]), a1));
+                    const I32x8 d0 = pinned(dot_pairs(p0, W::factor(factors[I] + 2 * U))),
+                                d1 = pinned(dot_pairs(p1, W::factor(factors[I] + 2 * V)));
+                    dots[I] = pinned((dots[I] + d0) + d1);
+                }
             });
         });
         unrolled<R>([&]<int I>() { add_block(scales[I], a.block_scales + block, dots[I], offsets[I], sums[I]); });
@@ -76,17 +82,22 @@ template <class W> struct BlockSums {
         B8x32 codes[kGroupsPerBlock];
         unrolled<kGroupsPerBlock>([&]<int U>() { codes[U] = W::template codes<U>(row[block]); });
         for (int t = 0; t < num_tokens; t++) {
-            alignas(32) int16_t factors[2 * kGroupsPerBlock];
+            alignas(32) int16_t factors[2 * W::kGroups];
             const I32x8 offsets = W::factors(scales, a[t], block, factors);
             keep_in_memory(); // or the compiler replaces loads by shuffles
             const int8_t *activations = a[t].codes + group * kGroup;
             I32x8 even = zero_i32(), odd = zero_i32();
             unrolled<kGroupsPerBlock / 2>([&]<int Pair>() {
                 constexpr int U = 2 * Pair, V = U + 1;
-                const I16x16 p0 = dot_pairs(codes[U], load_b8(activations + U * kGroup)),
-                             p1 = dot_pairs(codes[V], load_b8(activations + V * kGroup));
-                even = even + dot_pairs(p0, W::factor(factors + 2 * U));
-                odd = odd + dot_pairs(p1, W::factor(factors + 2 * V));
+                if constexpr (kHasScaledDots) {
+                    even = add_scaled_dots(even, codes[U], load_b8(activations + U * kGroup), factors + 2 * U);
+                    odd = add_scaled_dots(odd, codes[V], load_b8(activations + V * kGroup), factors + 2 * V);
+                } else {
+                    const I16x16 p0 = dot_pairs(codes[U], load_b8(activations + U * kGroup)),
+                                 p1 = dot_pairs(codes[V], load_b8(activations + V * kGroup));
+                    even = even + dot_pairs(p0, W::factor(factors + 2 * U));
+                    odd = odd + dot_pairs(p1, W::factor(factors + 2 * V));
+                }
             });
             add_block(scales, a[t].block_scales + block, even + odd, offsets, sums[t]);
         }
@@ -98,9 +109,13 @@ template <class W> struct GroupSums {
     static float total(const RowSums &s) { return sum(s.products - s.offsets); }
 
     static I32x8 dot(B8x32 codes, B8x32 activations) {
-        const I16x16 pairs =
-            W::kSigned ? dot_pairs(abs_b8(codes), apply_sign(activations, codes)) : dot_pairs(codes, activations);
-        return dot_pairs(pairs, splat_i16(1));
+        if constexpr (kHasDotFours)
+            return W::kSigned ? dot_fours_signed(zero_i32(), codes, activations)
+                              : dot_fours(zero_i32(), codes, activations);
+        else
+            return dot_pairs(W::kSigned ? dot_pairs(abs_b8(codes), apply_sign(activations, codes))
+                                        : dot_pairs(codes, activations),
+                             splat_i16(1));
     }
 
     // Stores weight scale times activation scale of eight groups and adds up their offsets.

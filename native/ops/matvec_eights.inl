@@ -11,6 +11,15 @@ struct EightProducts {
     alignas(32) int16_t pair_scales[2 * kGroupsPerBlock];
 };
 
+// Whether integer scales of 16 values multiply integer sums. Where sums of four come in 32 bits, they multiply the
+// scale of their group instead.
+template <class W> constexpr bool scales_integers() {
+    return W::kScaling == Scaling::kIntPairs && !kHasDotFours;
+}
+template <class W> constexpr bool scales_float_pairs() {
+    return W::kScaling != Scaling::kGroups && !scales_integers<W>();
+}
+
 template <class W>
 inline F32x8 multiply_eight_scales(const EightScales &s, const ActivationRow &a, int group, EightProducts &out,
                                    F32x8 correction) {
@@ -22,7 +31,13 @@ inline F32x8 multiply_eight_scales(const EightScales &s, const ActivationRow &a,
         correction = fma(s.scales * centre, load(sums16), correction);
         return fma(s.high_scales * centre, load(sums16 + 8), correction);
     }
-    store(out.products, s.scales * x);
+    const F32x8 products = s.scales * x;
+    if constexpr (scales_float_pairs<W>()) {
+        store(out.products, repeat_low(products) * low_f32(s.pair_scales));
+        store(out.products + 8, repeat_high(products) * high_f32(s.pair_scales));
+    } else {
+        store(out.products, products);
+    }
     if constexpr (W::kScaling == Scaling::kIntPairs) {
         if constexpr (W::kCentre != 0) {
             const F32x8 weighted =
@@ -40,18 +55,22 @@ inline F32x8 multiply_eight_scales(const EightScales &s, const ActivationRow &a,
     return correction;
 }
 
-// 32 codes against 32 activations: sums of four neighbours, times their integer scale. An int16 holds a pair of
-// products, 2 * kMaxCode * 127 at most.
+// 32 codes against 32 activations: sums of four neighbours, times their integer scale if they have one. An int16 holds
+// a pair of products, 2 * kMaxCode * 127 at most.
 template <class W, int G> inline I32x8 dot_eight_codes(EightCodes w, B8x32 activations, const EightProducts &p) {
     static_assert(2 * W::kMaxCode * 127 <= 32767);
-    const I16x16 pairs = dot_pairs(w.codes, W::kMagnitudes ? apply_sign(activations, w.signs) : activations);
-    return dot_pairs(pairs, W::kScaling == Scaling::kIntPairs ? splat_pair(p.pair_scales + 2 * G) : splat_i16(1));
+    const B8x32 signed_activations = W::kMagnitudes ? apply_sign(activations, w.signs) : activations;
+    if constexpr (kHasDotFours) {
+        return dot_fours(zero_i32(), w.codes, signed_activations);
+    } else {
+        const I16x16 pairs = dot_pairs(w.codes, signed_activations);
+        return dot_pairs(pairs, scales_integers<W>() ? splat_pair(p.pair_scales + 2 * G) : splat_i16(1));
+    }
 }
 
 // Adds group G to the sum of the even or of the odd groups.
 template <class W, int G> inline void add_eight_group(I32x8 dot, const EightProducts &p, F32x8 (&sums)[2]) {
-    const F32x8 scale =
-        W::kScaling == Scaling::kFloatPairs ? splat_pair(p.products + 2 * G) : splat_load(p.products + G);
+    const F32x8 scale = scales_float_pairs<W>() ? splat_pair(p.products + 2 * G) : splat_load(p.products + G);
     sums[G % 2] = G < 2 ? to_f32(dot) * scale : fma(to_f32(dot), scale, sums[G % 2]);
 }
 
@@ -80,7 +99,7 @@ template <class W>
             EightProducts p;
             const EightScales scales = W::scales(blocks);
             correction[i] = multiply_eight_scales<W>(scales, a, g, p, correction[i]);
-            if constexpr (W::kScaling == Scaling::kIntPairs)
+            if constexpr (scales_integers<W>())
                 store_i16(p.pair_scales, scales.pair_scales);
             typename W::State state;
             W::prepare(blocks, state);
@@ -110,7 +129,7 @@ template <class W>
         const auto *blocks = blocks_of_eight<W>(row, g, total_groups, padded);
         EightProducts p;
         const EightScales scales = W::scales(blocks);
-        if constexpr (W::kScaling == Scaling::kIntPairs)
+        if constexpr (scales_integers<W>())
             store_i16(p.pair_scales, scales.pair_scales);
         typename W::State state;
         W::prepare(blocks, state);

@@ -17,12 +17,19 @@
 
 namespace quipu::QUIPU_ISA {
 
+// Sets whose tile kernels win earlier define this smaller.
+#ifndef QUIPU_MAX_ROW_TOKENS
+#define QUIPU_MAX_ROW_TOKENS kMaxRowTokens
+#endif
+static_assert(QUIPU_MAX_ROW_TOKENS <= kMaxRowTokens);
+
 #define QUIPU_STRING(x) QUIPU_STRING_(x)
 #define QUIPU_STRING_(x) #x
 
 extern const Kernels kernels;
 const Kernels kernels = {
     .name = QUIPU_STRING(QUIPU_ISA),
+    .max_row_tokens = QUIPU_MAX_ROW_TOKENS,
     .rms_norm = rms_norm,
     .swiglu = swiglu,
     .add = add,

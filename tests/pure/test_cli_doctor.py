@@ -26,7 +26,7 @@ GOOD = Machine(
     transparent_huge_pages="madvise",
     load_average=0.5,
 )
-AVX2 = Kernels("avx2", ("avx2", "fma", "f16c"))
+AVX2 = Kernels("avx2", ("avx2", "fma", "f16c"), sets=[("scalar", True), ("avx2", True), ("avx512", False)])
 
 
 def make_root(folder: Path, files: dict[str, str]) -> Path:
@@ -133,6 +133,18 @@ def test_hindrances_of_the_machine(change: dict[str, object], words: str) -> Non
 def test_hindrances_of_the_kernels(kernels: Kernels, words: str) -> None:
     (line,) = hindrances(GOOD, kernels)
     assert words in line
+
+
+def test_doctor_lists_the_kernel_sets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("quipu.cli.doctor._kernels", lambda: AVX2)
+    main(["doctor", "--json"])
+    assert json.loads(capsys.readouterr().out)["kernels"]["sets"] == [
+        ["scalar", True],
+        ["avx2", True],
+        ["avx512", False],
+    ]
+    main(["doctor"])
+    assert "scalar avx2 (not on this processor: avx512)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_doctor_without_the_native_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,10 @@
 #include "formats/iq_quants.h"
 #include "formats/scalar_float.h"
 #include "kernels.h"
-#include "simd/avx2/vec.h"
 
 #define QUIPU_ISA avx2
+#include "simd/avx2/vec.h"
+
 #include "simd/avx2/vec_formats.h"
 
 #include "ops/table.inl"

@@ -1,5 +1,5 @@
-// The vector vocabulary of quipu for AVX2 + FMA + F16C. `simd/scalar/vec.h` defines the same names portably; kernels
-// are written once against them. An instruction set is a directory with this file and a `kernels.cpp`.
+// The vector vocabulary of quipu for AVX2 + FMA + F16C, in the namespace of the set that includes it: all x86 sets
+// share it. `simd/scalar/vec.h` defines the same names portably; kernels are written once against them.
 #pragma once
 
 #include <immintrin.h>
@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace quipu::avx2 {
+namespace quipu::QUIPU_ISA {
 
 // 8 float lanes.
 struct F32x8 {
@@ -199,6 +199,9 @@ static inline I32x8 zero_i32() {
 static inline I32x8 operator+(I32x8 a, I32x8 b) {
     return {_mm256_add_epi32(a.v, b.v)};
 }
+static inline I32x8 operator-(I32x8 a, I32x8 b) {
+    return {_mm256_sub_epi32(a.v, b.v)};
+}
 // Products of 16-bit lanes, neighbours added.
 static inline I32x8 dot_pairs(I16x16 a, I16x16 b) {
     return {_mm256_madd_epi16(a.v, b.v)};
@@ -214,6 +217,23 @@ static inline void sum_halves(B8x32 a, int &low, int &high) {
     x = _mm_hadd_epi32(x, x);
     low = _mm_cvtsi128_si32(x);
     high = _mm_extract_epi32(x, 1);
+}
+#if defined(__AVXVNNI__) || (defined(__AVX512VNNI__) && defined(__AVX512VL__))
+// Four products are summed straight into 32 bits, in one instruction. Signed codes take part as code + 128.
+constexpr bool kHasDotFours = true, kDotsSignedCodes = false, kHasScaledDots = false;
+// acc + the products of unsigned and signed bytes, four neighbours added. No sum saturates.
+static inline I32x8 dot_fours(I32x8 acc, B8x32 unsigned_bytes, B8x32 signed_bytes) {
+    return {_mm256_dpbusd_epi32(acc.v, unsigned_bytes.v, signed_bytes.v)};
+}
+#else
+constexpr bool kHasDotFours = false, kDotsSignedCodes = false, kHasScaledDots = false;
+static inline I32x8 dot_fours(I32x8 acc, B8x32 unsigned_bytes, B8x32 signed_bytes) {
+    return acc + dot_pairs(dot_pairs(unsigned_bytes, signed_bytes), splat_i16(1));
+}
+#endif
+// The same for signed codes; activations are never -128, which has no negative.
+static inline I32x8 dot_fours_signed(I32x8 acc, B8x32 codes, B8x32 activations) {
+    return dot_fours(acc, abs_b8(codes), apply_sign(activations, codes));
 }
 // 8 signed bytes as floats.
 static inline F32x8 load_i8_f32(const int8_t *p) {
@@ -298,7 +318,7 @@ static inline B8x32 round_to_i8(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
 
 // Order barriers for the compiler's scheduler; they emit nothing.
 template <class V> static inline V pinned(V a) {
-    asm volatile("" : "+x"(a.v));
+    asm volatile("" : "+v"(a.v));
     return a;
 }
 static inline void keep_in_memory() {
@@ -309,4 +329,4 @@ static inline void prefetch(const void *p) {
     _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T0);
 }
 
-} // namespace quipu::avx2
+} // namespace quipu::QUIPU_ISA

@@ -12,9 +12,10 @@
 #include "formats/iq_quants.h"
 #include "formats/scalar_float.h"
 #include "kernels.h"
-#include "simd/scalar/vec.h"
 
 #define QUIPU_ISA scalar
+#include "simd/scalar/vec.h"
+
 #include "simd/portable_formats.h"
 
 #include "ops/table.inl"

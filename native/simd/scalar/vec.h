@@ -199,6 +199,18 @@ inline void sum_halves(B8x32 a, int &low, int &high) {
         high += as_signed(a.v[16 + i]);
     }
 }
+constexpr bool kHasDotFours = false, kDotsSignedCodes = false, kHasScaledDots = false;
+inline I32x8 dot_fours(I32x8 acc, B8x32 unsigned_bytes, B8x32 signed_bytes) {
+    return lanes<I32x8>([&](int i) {
+        int total = acc.v[i];
+        for (int j = 4 * i; j < 4 * i + 4; j++)
+            total += unsigned_bytes.v[j] * as_signed(signed_bytes.v[j]);
+        return total;
+    });
+}
+inline I32x8 dot_fours_signed(I32x8 acc, B8x32 codes, B8x32 activations) {
+    return dot_fours(acc, abs_b8(codes), apply_sign(activations, codes));
+}
 inline F32x8 load_i8_f32(const int8_t *p) {
     return lanes<F32x8>([&](int i) { return static_cast<float>(p[i]); });
 }

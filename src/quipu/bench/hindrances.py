@@ -20,12 +20,14 @@ class Kernels:
         instruction_set: the chosen set, such as "avx2" or "scalar"; None where the native module does not load.
         features: processor features that were found.
         forced: the value of QUIPU_INSTRUCTION_SET, None where it is not set.
+        sets: every set of this build, the best last: its name, and whether this processor runs it.
         load_error: why the native module does not load; None where it does.
     """
 
     instruction_set: str | None
     features: Sequence[str] = ()
     forced: str | None = None
+    sets: Sequence[tuple[str, bool]] = ()
     load_error: str | None = None
 
 

@@ -85,6 +85,7 @@ def _rows(machine: Machine, kernels: Kernels) -> list[tuple[str, str]]:
         ("processor", machine.cpu_model),
         ("features", " ".join(kernels.features) or "unknown"),
         ("kernels", f"{kernels.instruction_set or 'none: the native module does not load'}{forced}"),
+        ("kernel sets", _sets(kernels)),
         ("cores", f"{machine.num_usable_cores} usable of {machine.num_cores}{quota}"),
         ("memory", f"{_gib(machine.memory_available_bytes)} available of {_gib(machine.memory_total_bytes)}"),
         ("swap in use", _gib(machine.swap_used_bytes)),
@@ -93,6 +94,12 @@ def _rows(machine: Machine, kernels: Kernels) -> list[tuple[str, str]]:
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("versions", f"quipu {__version__}, {versions}"),
     ]
+
+
+def _sets(kernels: Kernels) -> str:
+    here = " ".join(name for name, supported in kernels.sets if supported)
+    elsewhere = " ".join(name for name, supported in kernels.sets if not supported)
+    return (here or "unknown") + (f" (not on this processor: {elsewhere})" if elsewhere else "")
 
 
 def _gib(num_bytes: Any) -> str:
