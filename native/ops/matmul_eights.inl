@@ -90,8 +90,8 @@ template <class C>
 // Sums in int16 over one piece. All addresses are constant distances from the two pointers; `pinned` keeps the compiler
 // from computing products before their turn, for which there are no registers.
 template <class C, int R, int H>
-[[gnu::always_inline]] inline void sum_piece(const uint8_t *codes, const int8_t *activations, const int16_t *starts,
-                                             I16x16 (&acc)[R][2]) {
+QUIPU_INLINE inline void sum_piece(const uint8_t *codes, const int8_t *activations, const int16_t *starts,
+                                   I16x16 (&acc)[R][2]) {
     const I16x16 start0 = load_i16(starts), start1 = load_i16(starts + 16);
     unrolled<R>([&]<int I>() QUIPU_INLINE {
         acc[I][0] = start0;
@@ -110,8 +110,8 @@ template <class C, int R, int H>
 
 // c[row][16] += dots times the scales of one group: the panel's and the rows'.
 template <int R, int H>
-[[gnu::always_inline]] inline void add_dots(const float *panel_scales, const float *row_scales, int row_stride,
-                                            const I32x8 (&dots)[R][2], float *c) {
+QUIPU_INLINE inline void add_dots(const float *panel_scales, const float *row_scales, int row_stride,
+                                  const I32x8 (&dots)[R][2], float *c) {
     const F32x8 s0 = load(panel_scales), s1 = load(panel_scales + 8);
     unrolled<R>([&]<int I>() QUIPU_INLINE {
         const F32x8 scale = splat_load(row_scales + I * row_stride);
@@ -125,8 +125,8 @@ template <int R, int H>
 
 // dots += (or =) the products of one piece, summed in int16 and multiplied by the integer scales of the rows.
 template <class C, int R, int H, bool kIsFirst>
-[[gnu::always_inline]] inline void dot_piece(const uint8_t *codes, const int8_t *activations, const int16_t *starts,
-                                             const int16_t *scales, I32x8 (&dots)[R][2]) {
+QUIPU_INLINE inline void dot_piece(const uint8_t *codes, const int8_t *activations, const int16_t *starts,
+                                   const int16_t *scales, I32x8 (&dots)[R][2]) {
     const auto factor = [&](int i) QUIPU_INLINE {
         return splat_i16(C::kScaling == Scaling::kIntPairs ? scales[i * 2 * kGroupsPerBlock] : int16_t(1));
     };

@@ -71,8 +71,8 @@ void unpack_codes(const Matrix &w, int row_begin, int num_rows, int first_group,
 // of instructions: with products before sums in pairs both schedulers of a Zen 3 core get the same share of each kind,
 // and no more than 15 vectors are alive.
 template <int R, int H, int Count>
-[[gnu::always_inline]] inline void sum_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step,
-                                                I16x16 (&acc)[R][2]) {
+QUIPU_INLINE inline void sum_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step,
+                                      I16x16 (&acc)[R][2]) {
     unrolled<Count>([&]<int S>() {
         const B8x32 a0 = pinned(load_b8(panel.codes[step + S][0]));
         const B8x32 a1 = H == 2 ? pinned(load_b8(panel.codes[step + S][8])) : a0;
@@ -94,8 +94,8 @@ template <int R, int H, int Count>
 
 // The same for signed codes, whose products fill an int16 at once and are widened step by step.
 template <int R, int H, int Count>
-[[gnu::always_inline]] inline void sum_signed_products(const CodeTile &tile, int r, const ActivationPanel &panel,
-                                                       int step, I32x8 (&dots)[R][2]) {
+QUIPU_INLINE inline void sum_signed_products(const CodeTile &tile, int r, const ActivationPanel &panel, int step,
+                                             I32x8 (&dots)[R][2]) {
     const I16x16 one = splat_i16(1);
     unrolled<Count>([&]<int S>() {
         const B8x32 a0 = pinned(load_b8(panel.codes[step + S][0]));
@@ -121,8 +121,8 @@ template <int R, int H, int Count>
 
 // The integer dot products of group g (32 values).
 template <class W, int R, int H>
-[[gnu::always_inline]] inline void group_dots(const CodeTile &tile, int r, const ActivationPanel &panel, int g,
-                                              I32x8 (&dots)[R][2]) {
+QUIPU_INLINE inline void group_dots(const CodeTile &tile, int r, const ActivationPanel &panel, int g,
+                                    I32x8 (&dots)[R][2]) {
     constexpr int kDepth = int16_depth<W>();
     if constexpr (W::kSigned)
         return sum_signed_products<R, H, 8>(tile, r, panel, g * 8, dots);
@@ -142,7 +142,7 @@ template <class W, int R, int H>
 
 // c[row][16] += products of groups [0, num_groups).
 template <class W, int R, int H>
-[[gnu::noinline, gnu::flatten]] void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel,
+[[gnu::noinline]] QUIPU_FLATTEN void multiply_rows(const CodeTile &tile, int r, const ActivationPanel &panel,
                                                    int num_groups, float *c) {
     for (int g = 0; g < num_groups; g++) {
         I32x8 dots[R][2];

@@ -42,8 +42,8 @@ template <class W> struct BlockSums {
     }
 
     template <int R>
-    [[gnu::always_inline]] static void add_rows(const typename W::Block *const (&rows)[R], int group,
-                                                const ActivationRow &a, RowSums (&sums)[R]) {
+    QUIPU_INLINE static void add_rows(const typename W::Block *const (&rows)[R], int group, const ActivationRow &a,
+                                      RowSums (&sums)[R]) {
         alignas(32) int16_t factors[R][2 * kGroupsPerBlock];
         const int block = group / kGroupsPerBlock;
         const int8_t *activations = a.codes + group * kGroup;
@@ -75,7 +75,7 @@ template <class W> struct BlockSums {
         unrolled<R>([&]<int I>() { add_block(scales[I], a.block_scales + block, dots[I], offsets[I], sums[I]); });
     }
 
-    [[gnu::noinline, gnu::flatten]] static void add_tokens(const typename W::Block *row, int group,
+    [[gnu::noinline]] QUIPU_FLATTEN static void add_tokens(const typename W::Block *row, int group,
                                                            const ActivationRow *a, int num_tokens, RowSums *sums) {
         const int block = group / kGroupsPerBlock;
         const BlockScales scales = W::block_scales(row[block]);
@@ -119,16 +119,16 @@ template <class W> struct GroupSums {
     }
 
     // Stores weight scale times activation scale of eight groups and adds up their offsets.
-    [[gnu::always_inline]] static void multiply_scales(const Decoded<W> &decoded, const ActivationRow &a, int group,
-                                                       float *products, RowSums &sums) {
+    QUIPU_INLINE static void multiply_scales(const Decoded<W> &decoded, const ActivationRow &a, int group,
+                                             float *products, RowSums &sums) {
         store(products, decoded.scales * load(a.scales + group));
         if constexpr (!W::kSigned)
             sums.offsets = fma(decoded.offsets[0], load(a.sums32 + group), sums.offsets);
     }
 
     template <int R>
-    [[gnu::always_inline]] static void add_rows(const typename W::Block *const (&rows)[R], int group,
-                                                const ActivationRow &a, RowSums (&sums)[R]) {
+    QUIPU_INLINE static void add_rows(const typename W::Block *const (&rows)[R], int group, const ActivationRow &a,
+                                      RowSums (&sums)[R]) {
         alignas(32) float products[R][kGroupsPerBlock];
         const int8_t *activations = a.codes + group * kGroup;
         F32x8 even[R], odd[R];
@@ -149,7 +149,7 @@ template <class W> struct GroupSums {
         unrolled<R>([&]<int I>() { sums[I].products = sums[I].products + (even[I] + odd[I]); });
     }
 
-    [[gnu::noinline, gnu::flatten]] static void add_tokens(const typename W::Block *row, int group,
+    [[gnu::noinline]] QUIPU_FLATTEN static void add_tokens(const typename W::Block *row, int group,
                                                            const ActivationRow *a, int num_tokens, RowSums *sums) {
         const typename W::Block *blocks = row + group;
         const Decoded<W> decoded = W::decode(blocks);
@@ -212,7 +212,7 @@ inline void add_last_groups(const typename W::Block *const (&rows)[R], int group
 }
 
 template <class W, int R>
-[[gnu::noinline, gnu::flatten]] void matvec_rows(const Matrix &w, int row, int row_stride, const ActivationRow *a,
+[[gnu::noinline]] QUIPU_FLATTEN void matvec_rows(const Matrix &w, int row, int row_stride, const ActivationRow *a,
                                                  int num_tokens, float *out, int64_t out_stride) {
     using Sums = SumsOf<W>;
     const int total_groups = w.cols / kGroup;

@@ -1,6 +1,7 @@
 // The kernel table of one instruction set. The including file has defined QUIPU_ISA and the vector vocabulary.
 #pragma once
 
+#include "ops/inlining.h"
 #include "ops/weights.inl"
 
 #include "ops/elementwise.inl"

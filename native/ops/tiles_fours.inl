@@ -9,8 +9,7 @@ namespace {
 // Products summed over `count` steps of four values: |sum| <= 32 * 255 * 128 at most. Signed codes come as code + 128
 // where the set cannot multiply them as they are; 128 times the activations then goes off again.
 template <bool Signed, int R, int H>
-[[gnu::always_inline]] inline void sum_fours(const uint8_t *codes, const int8_t *activations, int count,
-                                             I32x8 (&dots)[R][2]) {
+QUIPU_INLINE inline void sum_fours(const uint8_t *codes, const int8_t *activations, int count, I32x8 (&dots)[R][2]) {
     constexpr bool kBiased = Signed && !kDotsSignedCodes;
     I32x8 excess[2] = {zero_i32(), zero_i32()};
     unrolled<R>([&]<int I>() QUIPU_INLINE { dots[I][0] = dots[I][1] = zero_i32(); });

@@ -176,9 +176,9 @@ inline void decode_groups(const typename W::Block *blocks, int num_groups, float
 }
 
 // Calls f.template operator()<G>() for G in [0, N).
-template <int N, class F> [[gnu::always_inline]] inline void unrolled(F f) {
+template <int N, class F> QUIPU_INLINE inline void unrolled(F f) {
     [&]<int... G>(std::integer_sequence<int, G...>)
-        __attribute__((always_inline)) { (f.template operator()<G>(), ...); }(std::make_integer_sequence<int, N>{});
+        QUIPU_INLINE { (f.template operator()<G>(), ...); }(std::make_integer_sequence<int, N>{});
 }
 
 // Runs f with the trait of an int8-ready type.

@@ -9,9 +9,6 @@
 // Offsets (kOffsets) are per group, with kIntPairs per 16 values.
 #pragma once
 
-// On a lambda: what the compiler leaves as a call passes its vectors through memory.
-#define QUIPU_INLINE __attribute__((always_inline))
-
 namespace quipu::QUIPU_ISA {
 namespace {
 

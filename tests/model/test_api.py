@@ -401,5 +401,6 @@ def test_golden_batch() -> None:
     with LLM(golden("llama-Q4_K_M"), kv_tokens=512) as llm:
         single: list[Completion] = [llm.generate(prompt, sampling) for prompt in prompts]
         batched = llm.generate(prompts, sampling)
-    # Groups of different sizes may round differently, which can tip a choice; most must agree.
-    assert sum(a.token_ids == b.token_ids for a, b in zip(single, batched, strict=True)) >= 3
+    # Groups of different sizes may round differently, which can tip a choice of 40; half must agree to the end.
+    assert sum(a.token_ids == b.token_ids for a, b in zip(single, batched, strict=True)) >= 2
+    assert all(a.token_ids[:5] == b.token_ids[:5] for a, b in zip(single, batched, strict=True))

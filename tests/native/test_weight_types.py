@@ -43,14 +43,23 @@ def multiply(backend: CPUBackend, weight: Weight, x: NDArray[np.float32]) -> NDA
     return run_on_rows(backend, x, lambda recorder, v: recorder.linear(v, [weight])[0])
 
 
-def assert_close(got: NDArray[np.float32], x: NDArray[np.float32], values: NDArray[np.float32], note: object) -> None:
+# Row kernels of K types round the ratio of activation scales to 16 bits (layouts.h), which shows against the largest
+# weight of a block.
+ROW_ERRORS = {GGMLType.Q4_K: 1e-4, GGMLType.Q5_K: 2e-4, GGMLType.Q6_K: 5e-4}
+MOST_ROW_TOKENS = 8
+
+
+def assert_close(got: NDArray[np.float32], x: NDArray[np.float32], weight: Weight, note: object) -> None:
     """Within float32 rounding of sums as large as if each weight were the largest of its 32: zero points are exact in
     integers, but are taken off in floats."""
-    seen, exact = rounded(x), values.astype(np.float64)
-    largest = np.repeat(np.abs(exact).reshape(len(exact), -1, 32).max(-1), 32, -1)
+    seen, exact = rounded(x), dequantize(weight.data, weight.type).astype(np.float64)
+    group, tolerance = 32, 3e-6
+    if len(x) <= MOST_ROW_TOKENS and weight.type in ROW_ERRORS:
+        group, tolerance = 256, ROW_ERRORS[weight.type]
+    largest = np.repeat(np.abs(exact).reshape(len(exact), -1, group).max(-1), group, -1)
     possible = np.abs(seen) @ largest.T
     error = np.abs(got - seen @ exact.T)
-    assert (error <= 3e-6 * possible + 1e-30).all(), (note, float((error / np.maximum(possible, 1e-30)).max()))
+    assert (error <= tolerance * possible + 1e-30).all(), (note, float((error / np.maximum(possible, 1e-30)).max()))
 
 
 @every_type
@@ -60,9 +69,9 @@ def test_products_of_random_blocks(one_thread: CPUBackend, weight_type: GGMLType
     for cols in widths(weight_type):
         for num_tokens in TOKENS:
             rows = next(row_counts)
-            weight, values = random_weight(rng, "w", weight_type, rows, cols)
+            weight, _ = random_weight(rng, "w", weight_type, rows, cols)
             x = rng.standard_normal((num_tokens, cols)).astype(np.float32)
-            assert_close(multiply(one_thread, weight, x), x, values, (cols, num_tokens, rows))
+            assert_close(multiply(one_thread, weight, x), x, weight, (cols, num_tokens, rows))
 
 
 @every_type
@@ -96,7 +105,7 @@ def test_integer_sums_are_exact_at_the_extremes(one_thread: CPUBackend, weight_t
         for pattern in (np.ones_like(signs), signs):
             x = np.repeat(pattern, num_tokens, 0) * np.where(np.arange(num_tokens) % 2, -1, 1)[:, None]
             x = x.astype(np.float32)
-            assert_close(multiply(one_thread, weight, x), x, values, hex(fill))
+            assert_close(multiply(one_thread, weight, x), x, weight, hex(fill))
 
 
 @every_type
@@ -108,7 +117,7 @@ def test_largest_products_of_random_blocks(one_thread: CPUBackend, weight_type: 
     x = np.sign(values).astype(np.float32)
     x[x == 0] = 1
     for num_tokens in (1, 8, 33):
-        assert_close(multiply(one_thread, weight, x[:num_tokens]), x[:num_tokens], values, num_tokens)
+        assert_close(multiply(one_thread, weight, x[:num_tokens]), x[:num_tokens], weight, num_tokens)
 
 
 @settings(max_examples=60, deadline=None)
@@ -131,7 +140,7 @@ def test_any_size(
 ) -> None:
     rng = np.random.default_rng(seed)
     cols = num_blocks * max(weight_type.block_size, 32)
-    weight, values = random_weight(rng, "w", weight_type, rows, cols)
+    weight, _ = random_weight(rng, "w", weight_type, rows, cols)
     x = rng.standard_normal((num_tokens, cols)).astype(np.float32)
     x[:, :: rng.integers(1, 64)] *= np.float32(outlier)
-    assert_close(multiply(one_thread, weight, x), x, values, None)
+    assert_close(multiply(one_thread, weight, x), x, weight, None)

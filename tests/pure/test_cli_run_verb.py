@@ -124,8 +124,8 @@ def test_several_lines_of_input(run: Run, llm: ScriptedLLM, chat_file: str) -> N
 
 
 def test_options_that_do_nothing_warn(run: Run, chat_file: str) -> None:
-    _, _, notes = run(chat_file, "-p", "x", "-ngl", "99", "-ctk", "q8_0", "-ctv", "q8_0", "-fa", "on")
-    assert [note.split(" ")[1] for note in notes] == ["-ngl", "-ctk", "-ctv"]
+    _, _, notes = run(chat_file, "-p", "x", "-ngl", "99", "-fa", "on")
+    assert [note.split(" ")[1] for note in notes] == ["-ngl"]
     assert all(note.startswith("warning: ") for note in notes)
 
 

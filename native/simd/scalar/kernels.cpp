@@ -14,6 +14,7 @@
 #include "kernels.h"
 
 #define QUIPU_ISA scalar
+#define QUIPU_PLAIN_SET
 #include "simd/scalar/vec.h"
 
 #include "simd/portable_formats.h"
