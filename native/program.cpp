@@ -75,8 +75,13 @@ bool Program::share(const Stage &stage, const Worker &worker, const RunArguments
         const Step &step = *steps_[i];
         const int units = step.num_units(run);
         total += units;
-        for (int unit; (unit = next_unit_[i].fetch_add(1, std::memory_order_relaxed)) < units; done++)
+        const auto draw = [&] { return next_unit_[i].fetch_add(1, std::memory_order_relaxed); };
+        for (int unit = draw(), next; unit < units; unit = next, done++) {
+            next = draw();
+            if (next < units)
+                step.prefetch(next, run);
             step.execute(unit, run, worker);
+        }
     }
     if (total == 0)
         return worker.index == 0;
@@ -87,8 +92,10 @@ void Program::work(int index, const RunArguments &run) {
     const Worker &worker = workers_[index];
     for (size_t begin = 0; begin < steps_.size();) {
         const Stage stage = stage_from(begin, run);
-        if (begin > 0)
+        if (begin > 0) {
+            steps_[begin]->prefetch(index, run);
             barrier_->arrive_and_wait();
+        }
         if (share(stage, worker, run))
             for (size_t i = stage.end_shared; i < stage.end; i++)
                 for (int unit = 0, units = steps_[i]->num_units(run); unit < units; unit++)

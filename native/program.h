@@ -73,6 +73,9 @@ class Step {
     virtual void execute(int unit, const RunArguments &run, const Worker &worker) const = 0;
     // Floats of worker scratch it needs in runs of up to max_tokens.
     virtual int64_t scratch_floats(int /*max_tokens*/) const { return 0; }
+    // Asks for the memory that a unit reads first, so that it is there when the unit is executed. A hint: it may do
+    // nothing, and `unit` may be past the last one.
+    virtual void prefetch(int /*unit*/, const RunArguments & /*run*/) const {}
     // Whether one thread does it sooner than all of them meet at a barrier.
     virtual bool is_short(const RunArguments & /*run*/) const { return false; }
 

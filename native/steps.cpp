@@ -113,6 +113,16 @@ class Linear final : public Step {
         return std::max(tile_floats(max_tokens), round_up(x_.width, kBlock));
     }
 
+    void prefetch(int unit, const RunArguments &run) const override {
+        const int rows = x_.num_rows(run);
+        for (const Product &product : products_) {
+            const int units = units_of(kernels_, product.weight, rows);
+            if (unit < units)
+                return prefetch_unit(kernels_, product.weight, unit, rows);
+            unit -= units;
+        }
+    }
+
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         const int rows = x_.num_rows(run);
         const Product *product = products_.data();
@@ -134,7 +144,23 @@ class Linear final : public Step {
     static int rows_per_unit(const Kernels &kernels, const Matrix &weight, int num_rows) {
         if (num_rows > kernels.max_row_tokens)
             return kTileRows;
-        return static_cast<int>(std::clamp<int64_t>(kUnitBytes / weight.row_bytes, 4, 1024));
+        // Whole groups of streams: what is left over would be read by one stream alone.
+        const int64_t fitting = kUnitBytes / weight.row_bytes / kRowStreams * kRowStreams;
+        return static_cast<int>(std::clamp<int64_t>(fitting, kRowStreams, 1024));
+    }
+    // Asks for the beginnings of the streams that the row kernels read side by side; further on they look ahead
+    // themselves.
+    static void prefetch_unit(const Kernels &kernels, const Matrix &weight, int unit, int num_rows) {
+        constexpr int kAheadBytes = 1024;
+        const int step = rows_per_unit(kernels, weight, num_rows), begin = unit * step,
+                  count = std::min(step, weight.rows - begin);
+        if (num_rows > kernels.max_row_tokens || count <= 0)
+            return;
+        for (int i = 0; i < kRowStreams; i++) {
+            const uint8_t *row = weight.data + int64_t(begin + i * (count / kRowStreams)) * weight.row_bytes;
+            for (int offset = 0; offset < kAheadBytes; offset += 64)
+                __builtin_prefetch(row + offset, 0, 2);
+        }
     }
     static int units_of(const Kernels &kernels, const Matrix &weight, int num_rows) {
         const int step = rows_per_unit(kernels, weight, num_rows);
@@ -180,6 +206,10 @@ class SwigluLinear final : public Step {
         return Linear::units_of(kernels_, gate_, x_.num_rows(run));
     }
 
+    void prefetch(int unit, const RunArguments &run) const override {
+        Linear::prefetch_unit(kernels_, gate_, unit, x_.num_rows(run));
+    }
+
     int64_t scratch_floats(int max_tokens) const override {
         const int64_t row_mode = round_up(x_.width, kBlock) + int64_t(kMaxRowTokens) * (gate_.rows + 8);
         return std::max(2 * tile_floats(max_tokens) + kTileRows, row_mode);
@@ -189,14 +219,15 @@ class SwigluLinear final : public Step {
         const int rows = x_.num_rows(run), step = Linear::rows_per_unit(kernels_, gate_, rows), begin = unit * step,
                   end = std::min(begin + step, gate_.rows);
         if (rows <= kernels_.max_row_tokens)
-            execute_rows(begin, end, rows, worker.scratch);
+            execute_rows(unit, begin, end, rows, worker.scratch);
         else
             execute_tile(begin, end, rows, worker);
     }
 
   private:
-    void execute_rows(int begin, int end, int rows, float *scratch) const {
+    void execute_rows(int unit, int begin, int end, int rows, float *scratch) const {
         float *up = scratch + round_up(x_.width, kBlock);
+        Linear::prefetch_unit(kernels_, up_, unit, rows);
         kernels_.matvec(gate_, begin, end, x_.data, x_.width, packed_.rows, rows, out_.data, out_.width, scratch);
         kernels_.matvec(up_, begin, end, x_.data, x_.width, packed_.rows, rows, up, gate_.rows, scratch);
         for (int t = 0; t < rows; t++) {
