@@ -10,8 +10,36 @@ namespace quipu {
 
 namespace {
 
-// Weights a unit reads in row mode: big enough to amortize the draw, small enough to balance uneven cores.
-constexpr int64_t kUnitBytes = 64 << 10;
+// How the rows of a matrix are divided into units. Tiles are all alike. The row kernels read several streams side by
+// side, and the beginning of a stream is slow: the first three quarters of a matrix go in long units, the rest in short
+// ones, so that cores of uneven speed finish together.
+class RowUnits {
+  public:
+    RowUnits(const Kernels &kernels, const Matrix &weight, int num_tokens) : rows_(weight.rows) {
+        if (num_tokens > kernels.max_row_tokens) {
+            long_ = short_ = kTileRows;
+            return;
+        }
+        long_ = fitting(kLongBytes, weight.row_bytes);
+        short_ = fitting(kShortBytes, weight.row_bytes);
+        num_long_ = rows_ / 4 * 3 / long_;
+    }
+    int count() const { return num_long_ + (rows_ - num_long_ * long_ + short_ - 1) / short_; }
+    int begin(int unit) const {
+        return unit <= num_long_ ? unit * long_ : num_long_ * long_ + (unit - num_long_) * short_;
+    }
+    int end(int unit) const { return std::min(begin(unit + 1), rows_); }
+
+  private:
+    static constexpr int64_t kLongBytes = 384 << 10, kShortBytes = 96 << 10;
+    // Whole groups of streams: what is left over would be read by one stream alone.
+    static int fitting(int64_t num_bytes, int64_t row_bytes) {
+        return static_cast<int>(std::clamp<int64_t>(num_bytes / row_bytes, kRowStreams, 4096) / kRowStreams *
+                                kRowStreams);
+    }
+
+    int rows_, long_, short_, num_long_ = 0;
+};
 
 class Embed final : public RowStep {
   public:
@@ -105,7 +133,7 @@ class Linear final : public Step {
     int num_units(const RunArguments &run) const override {
         int total = 0;
         for (const Product &product : products_)
-            total += units_of(kernels_, product.weight, x_.num_rows(run));
+            total += RowUnits(kernels_, product.weight, x_.num_rows(run)).count();
         return total;
     }
 
@@ -116,7 +144,7 @@ class Linear final : public Step {
     void prefetch(int unit, const RunArguments &run) const override {
         const int rows = x_.num_rows(run);
         for (const Product &product : products_) {
-            const int units = units_of(kernels_, product.weight, rows);
+            const int units = RowUnits(kernels_, product.weight, rows).count();
             if (unit < units)
                 return prefetch_unit(kernels_, product.weight, unit, rows);
             unit -= units;
@@ -126,10 +154,10 @@ class Linear final : public Step {
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         const int rows = x_.num_rows(run);
         const Product *product = products_.data();
-        for (int units; unit >= (units = units_of(kernels_, product->weight, rows)); product++)
+        for (int units; unit >= (units = RowUnits(kernels_, product->weight, rows).count()); product++)
             unit -= units;
-        const int step = rows_per_unit(kernels_, product->weight, rows), begin = unit * step,
-                  end = std::min(begin + step, product->weight.rows);
+        const RowUnits units(kernels_, product->weight, rows);
+        const int begin = units.begin(unit), end = units.end(unit);
         if (rows <= kernels_.max_row_tokens) {
             kernels_.matvec(product->weight, begin, end, x_.data, x_.width, packed_.rows, rows, product->out.data,
                             product->out.width, worker.scratch);
@@ -141,30 +169,19 @@ class Linear final : public Step {
         }
     }
 
-    static int rows_per_unit(const Kernels &kernels, const Matrix &weight, int num_rows) {
-        if (num_rows > kernels.max_row_tokens)
-            return kTileRows;
-        // Whole groups of streams: what is left over would be read by one stream alone.
-        const int64_t fitting = kUnitBytes / weight.row_bytes / kRowStreams * kRowStreams;
-        return static_cast<int>(std::clamp<int64_t>(fitting, kRowStreams, 1024));
-    }
     // Asks for the beginnings of the streams that the row kernels read side by side; further on they look ahead
     // themselves.
     static void prefetch_unit(const Kernels &kernels, const Matrix &weight, int unit, int num_rows) {
         constexpr int kAheadBytes = 1024;
-        const int step = rows_per_unit(kernels, weight, num_rows), begin = unit * step,
-                  count = std::min(step, weight.rows - begin);
-        if (num_rows > kernels.max_row_tokens || count <= 0)
+        const RowUnits units(kernels, weight, num_rows);
+        if (num_rows > kernels.max_row_tokens || unit >= units.count())
             return;
+        const int begin = units.begin(unit), count = units.end(unit) - begin;
         for (int i = 0; i < kRowStreams; i++) {
             const uint8_t *row = weight.data + int64_t(begin + i * (count / kRowStreams)) * weight.row_bytes;
             for (int offset = 0; offset < kAheadBytes; offset += 64)
                 __builtin_prefetch(row + offset, 0, 2);
         }
-    }
-    static int units_of(const Kernels &kernels, const Matrix &weight, int num_rows) {
-        const int step = rows_per_unit(kernels, weight, num_rows);
-        return (weight.rows + step - 1) / step;
     }
 
   private:
@@ -203,7 +220,7 @@ class SwigluLinear final : public Step {
         : kernels_(kernels), x_(x), out_(out), gate_(gate), up_(up), packed_(packed) {}
 
     int num_units(const RunArguments &run) const override {
-        return Linear::units_of(kernels_, gate_, x_.num_rows(run));
+        return RowUnits(kernels_, gate_, x_.num_rows(run)).count();
     }
 
     void prefetch(int unit, const RunArguments &run) const override {
@@ -216,8 +233,9 @@ class SwigluLinear final : public Step {
     }
 
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
-        const int rows = x_.num_rows(run), step = Linear::rows_per_unit(kernels_, gate_, rows), begin = unit * step,
-                  end = std::min(begin + step, gate_.rows);
+        const int rows = x_.num_rows(run);
+        const RowUnits units(kernels_, gate_, rows);
+        const int begin = units.begin(unit), end = units.end(unit);
         if (rows <= kernels_.max_row_tokens)
             execute_rows(unit, begin, end, rows, worker.scratch);
         else
