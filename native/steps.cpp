@@ -143,19 +143,13 @@ class Linear final : public Step {
 
     void prefetch(int unit, const RunArguments &run) const override {
         const int rows = x_.num_rows(run);
-        for (const Product &product : products_) {
-            const int units = RowUnits(kernels_, product.weight, rows).count();
-            if (unit < units)
-                return prefetch_unit(kernels_, product.weight, unit, rows);
-            unit -= units;
-        }
+        if (const Product *product = find_product(unit, rows))
+            prefetch_unit(kernels_, product->weight, unit, rows);
     }
 
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         const int rows = x_.num_rows(run);
-        const Product *product = products_.data();
-        for (int units; unit >= (units = RowUnits(kernels_, product->weight, rows).count()); product++)
-            unit -= units;
+        const Product *product = find_product(unit, rows);
         const RowUnits units(kernels_, product->weight, rows);
         const int begin = units.begin(unit), end = units.end(unit);
         if (rows <= kernels_.max_row_tokens) {
@@ -185,6 +179,17 @@ class Linear final : public Step {
     }
 
   private:
+    // The product that a unit of the step belongs to, or nullptr past the last one; `unit` becomes one of its own.
+    const Product *find_product(int &unit, int rows) const {
+        for (const Product &product : products_) {
+            const int units = RowUnits(kernels_, product.weight, rows).count();
+            if (unit < units)
+                return &product;
+            unit -= units;
+        }
+        return nullptr;
+    }
+
     void finish_rows(const Product &product, int begin, int end, int rows) const {
         if (!product.bias && !residual_.data)
             return;

@@ -64,7 +64,7 @@ template <class W, int G> inline I32x8 dot_eight_codes(EightCodes w, B8x32 activ
         return dot_fours(zero_i32(), w.codes, signed_activations);
     } else {
         const I16x16 pairs = dot_pairs(w.codes, signed_activations);
-        return dot_pairs(pairs, scales_integers<W>() ? splat_pair(p.pair_scales + 2 * G) : splat_i16(1));
+        return dot_pairs(pairs, scales_integers<W>() ? splat_halves(p.pair_scales + 2 * G) : splat_i16(1));
     }
 }
 

@@ -145,9 +145,6 @@ inline I16x16 interleave_nibbles(const void *p) {
 inline I16x16 load_q3_scales(const uint8_t *p) {
     return make_i16([&](int i) { return (p[i % 8] >> (i / 8 * 4) & 15) | (p[8 + i % 4] >> (i / 4 * 2) & 3) << 4; });
 }
-inline I16x16 splat_pair(const int16_t *p) {
-    return make_i16([&](int i) { return p[i / 8]; });
-}
 inline B8x32 pack_bytes(I16x16 a, I16x16 b) {
     return make_bytes([x = lanes_of(a), y = lanes_of(b)](int i) { return i < 16 ? x[i] : y[i - 16]; });
 }

@@ -162,14 +162,6 @@ static inline I16x16 load_q3_scales(const uint8_t *p) {
         _mm_and_si128(_mm_srlv_epi32(_mm_set1_epi32(high_bits), _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi8(3));
     return {_mm256_cvtepu8_epi16(_mm_or_si128(low, _mm_slli_epi16(high, 4)))};
 }
-// p[0] in lanes 0-7, p[1] in lanes 8-15.
-static inline I16x16 splat_pair(const int16_t *p) {
-    int32_t pair;
-    std::memcpy(&pair, p, 4);
-    return {
-        _mm256_shuffle_epi8(_mm256_set1_epi32(pair), _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2,
-                                                                      3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3))};
-}
 // Lanes in 0-255 as bytes, those of a first.
 static inline B8x32 pack_bytes(I16x16 a, I16x16 b) {
     return {_mm256_permute4x64_epi64(_mm256_packus_epi16(a.v, b.v), 0xD8)};

@@ -173,10 +173,6 @@ static inline I16x16 load_q3_scales(const uint8_t *p) {
     const uint8x16_t shifted = vreinterpretq_u8_u32(vshlq_u32(vdupq_n_u32(high_bits), vld1q_s32(kShifts)));
     return widen(vorrq_u8(low, vshlq_n_u8(vandq_u8(shifted, vdupq_n_u8(3)), 4)));
 }
-// p[0] in lanes 0-7, p[1] in lanes 8-15.
-static inline I16x16 splat_pair(const int16_t *p) {
-    return splat_halves(p);
-}
 // Lanes in 0-255 as bytes, those of a first.
 static inline B8x32 pack_bytes(I16x16 a, I16x16 b) {
     const auto narrow = [](I16x16 x) {
