@@ -43,15 +43,17 @@ Slot allocate_slot(Program &program, int width) {
     return {reinterpret_cast<float *>(program.allocate(int64_t(width) * program.max_tokens() * 4)), width};
 }
 
-PackedActivations allocate_packed(Program &program, int max_width, bool as_int8, bool as_float) {
+PackedActivations allocate_packed(Program &program, int max_width, ActivationUses uses) {
     PackedActivations packed;
     const int64_t blocks = round_up(max_width, kBlock) / kBlock, panels = num_panels(program.max_tokens());
-    if (as_int8) {
-        packed.rows = program.allocate(kMaxRowTokens * activation_row_bytes(max_width));
+    if (uses.as_blocks || uses.as_int8) {
+        packed.rows = program.allocate(kMaxBlockTokens * activation_row_bytes(max_width));
+        packed.token_panels = reinterpret_cast<TokenPanel *>(
+            program.allocate(token_panels(kMaxBlockTokens) * blocks * int64_t(sizeof(TokenPanel))));
         packed.panels =
             reinterpret_cast<ActivationPanel *>(program.allocate(blocks * panels * int64_t(sizeof(ActivationPanel))));
     }
-    if (as_float)
+    if (uses.as_float)
         packed.float_panels =
             reinterpret_cast<FloatPanel *>(program.allocate(blocks * panels * int64_t(sizeof(FloatPanel))));
     return packed;
@@ -134,6 +136,21 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
         },
         nb::arg("slot"), nb::arg("width"), nb::arg("per_output"));
     nb::class_<PackedActivations>(m, "PackedActivations");
+    nb::class_<ActivationUses>(m, "ActivationUses")
+        .def(
+            "__init__",
+            [](ActivationUses *uses, const std::vector<Matrix> &weights) {
+                *uses = {};
+                for (const Matrix &w : weights) {
+                    uses->as_blocks |= has_block_rows(w.type);
+                    uses->as_int8 |= runs_on_int8(w.type) && !has_block_rows(w.type);
+                    uses->as_float |= !runs_on_int8(w.type);
+                }
+            },
+            nb::arg("weights"))
+        .def("__eq__", [](const ActivationUses &a, const ActivationUses &b) {
+            return a.as_blocks == b.as_blocks && a.as_int8 == b.as_int8 && a.as_float == b.as_float;
+        });
     nb::class_<RopeTable>(m, "RopeTable");
     nb::class_<KvCache>(m, "KvCache", "The memory of a paged KV cache.")
         .def(
@@ -170,7 +187,7 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
             nb::arg("team"), nb::arg("max_tokens"))
         .def_prop_ro("num_steps", &Program::num_steps)
         .def("slot", &allocate_slot, nb::arg("width"))
-        .def("packed_activations", &allocate_packed, nb::arg("max_width"), nb::arg("as_int8"), nb::arg("as_float"))
+        .def("packed_activations", &allocate_packed, nb::arg("max_width"), nb::arg("uses"))
         .def(
             "rope_table",
             [](Program &p, const Floats &inverse_frequencies, float magnitude) {
@@ -201,21 +218,20 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
             nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("out"), nb::arg("waits"))
         .def(
             "pack",
-            [](Program &p, ValueBuffer x, bool as_int8, bool as_float, PackedActivations packed, bool waits) {
-                p.append(make_pack(p.kernels(), x, nullptr, 0.0f, {}, as_int8, as_float, packed), waits);
+            [](Program &p, ValueBuffer x, ActivationUses uses, PackedActivations packed, bool waits) {
+                p.append(make_pack(p.kernels(), x, nullptr, 0.0f, {}, uses, packed), waits);
             },
-            nb::arg("x"), nb::arg("as_int8"), nb::arg("as_float"), nb::arg("packed"), nb::arg("waits"))
+            nb::arg("x"), nb::arg("uses"), nb::arg("packed"), nb::arg("waits"))
         .def(
             "norm_pack",
-            [](Program &p, ValueBuffer x, const Floats &weight, float epsilon, ValueBuffer normalized, bool as_int8,
-               bool as_float, PackedActivations packed, bool waits) {
+            [](Program &p, ValueBuffer x, const Floats &weight, float epsilon, ValueBuffer normalized,
+               ActivationUses uses, PackedActivations packed, bool waits) {
                 require(int(weight.shape(0)) == x.width && normalized.width == x.width,
                         "norm_pack: sizes do not match");
-                p.append(make_pack(p.kernels(), x, weight.data(), epsilon, normalized, as_int8, as_float, packed),
-                         waits);
+                p.append(make_pack(p.kernels(), x, weight.data(), epsilon, normalized, uses, packed), waits);
             },
-            nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("normalized"), nb::arg("as_int8"),
-            nb::arg("as_float"), nb::arg("packed"), nb::arg("waits"))
+            nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("normalized"), nb::arg("uses"),
+            nb::arg("packed"), nb::arg("waits"))
         .def(
             "linear",
             [](Program &p, ValueBuffer x, const std::vector<Matrix> &weights,

@@ -7,6 +7,8 @@
 #include "ops/elementwise.inl"
 #include "ops/matvec_eights.inl"
 
+#include "ops/matvec_blocks.inl"
+
 #include "ops/matvec.inl"
 
 #include "ops/matmul.inl"
@@ -31,6 +33,7 @@ extern const Kernels kernels;
 const Kernels kernels = {
     .name = QUIPU_STRING(QUIPU_ISA),
     .max_row_tokens = QUIPU_MAX_ROW_TOKENS,
+    .max_block_tokens = kHasDotFours ? QUIPU_MAX_ROW_TOKENS : kMaxBlockTokens,
     .rms_norm = rms_norm,
     .swiglu = swiglu,
     .add = add,
@@ -38,6 +41,7 @@ const Kernels kernels = {
     .quantize_row = quantize_row,
     .quantize_panel = quantize_panel,
     .float_panel = float_panel,
+    .pack_tokens = pack_tokens,
     .matvec = matvec,
     .matmul_tile = matmul_tile,
     .kv_write = kv_write,

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SCALE_OFFSETS, float_weight, random_weight, run_on_rows, whole_batch
+from conftest import ROW_ERRORS, SCALE_OFFSETS, float_weight, most_row_tokens, random_weight, run_on_rows, whole_batch
 
 from quipu.backends.cpu import CPUBackend
 from quipu.backends.program import Batch, KVSpec, Recorder, RopeParams, Weight
@@ -19,9 +19,6 @@ from quipu.quant import dequantize
 FLOAT_TYPES = [GGMLType.F32, GGMLType.F16, GGMLType.BF16]
 INT8_TYPES = list(SCALE_OFFSETS)
 FLOAT_ERROR = 3e-6
-# Row kernels of K types round the ratio of activation scales to 16 bits (layouts.h): at most 1 / 2^9 (Q4_K), 1 / 2^8
-# (Q5_K) and 1 / 2^6 (Q6_K) of one step of the integer scale. Rounding activations to 8 bits costs 5e-3.
-ROW_ERRORS = {GGMLType.Q4_K: 1e-4, GGMLType.Q5_K: 2e-4, GGMLType.Q6_K: 5e-4}
 
 
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
@@ -51,7 +48,8 @@ def test_linear_matches_numpy(backend: CPUBackend, weight_type: GGMLType, num_to
             weight, values = random_weight(rng, "w", weight_type, rows, cols)
             x = rng.standard_normal((num_tokens, cols)).astype(np.float32)
             got = run_on_rows(backend, x, lambda recorder, v, w=weight: recorder.linear(v, [w])[0])
-            allowed = ROW_ERRORS.get(weight_type, 1e-5) if num_tokens <= 8 else 1e-5
+            on_rows = num_tokens <= most_row_tokens(weight_type)
+            allowed = ROW_ERRORS.get(weight_type, 1e-5) if on_rows else 1e-5
             assert relative_error(got, product(x, weight_type, values)) < allowed, (cols, rows)
 
 

@@ -124,7 +124,7 @@ class _Compiler:
         self._matrices: dict[str, _native.Matrix] = {}
         self._rope_tables: dict[int, _native.RopeTable] = {}
         self._attention_plans: dict[tuple[int, int], _native.AttentionPlan] = {}  # by window and heads per KV head
-        self._packed_value: tuple[int, bool, bool] | None = None
+        self._packed_value: tuple[int, _native.ActivationUses] | None = None
         self._moe_layers: dict[int, _native.MoeLayer] = {}  # by position of the op
         self._moe_workspace: _native.MoeWorkspace | None = None
         self._pending_norm: Op | None = None
@@ -182,18 +182,14 @@ class _Compiler:
         self.float_vectors.append(vector)
         return vector
 
-    def _packing_needs(self) -> tuple[int, bool, bool]:
-        width, as_int8, as_float = 1, False, False
+    def _packing_needs(self) -> tuple[int, _native.ActivationUses]:
+        width = 1
+        weights: list[_native.Matrix] = []
         for op in self._program.ops:
             if op.name in ("linear", "swiglu_linear"):
                 width = max(width, op.inputs[0].width)
-                needs_int8, needs_float = self._formats(self._product_weights(op))
-                as_int8, as_float = as_int8 or needs_int8, as_float or needs_float
-        return width, as_int8, as_float
-
-    def _formats(self, weights: Iterable[Weight | None]) -> tuple[bool, bool]:
-        on_int8 = [bool(self._matrix(weight).runs_on_int8) for weight in weights]
-        return any(on_int8), not all(on_int8)
+                weights += map(self._matrix, self._product_weights(op))
+        return width, _native.ActivationUses(weights)
 
     @staticmethod
     def _product_weights(op: Op) -> tuple[Weight | None, ...]:
@@ -262,7 +258,7 @@ class _Compiler:
     def _pack(self, op: Op) -> None:
         """Pack the op's first input, unless it is what was packed last."""
         x = op.inputs[0]
-        as_int8, as_float = self._formats(self._product_weights(op))
+        uses = _native.ActivationUses([self._matrix(weight) for weight in self._product_weights(op)])
         norm, self._pending_norm = self._pending_norm, None
         if norm is not None:
             source = norm.inputs[0]
@@ -273,15 +269,14 @@ class _Compiler:
                 self._vector(norm.weights[0]),
                 norm.attributes["epsilon"],
                 self._buffer(x),
-                as_int8,
-                as_float,
+                uses,
                 self._packed,
                 waits,
             )
-        elif self._packed_value != (x.index, as_int8, as_float):
+        elif self._packed_value != (x.index, uses):
             waits = self._waits(self._slots_for([x]), [_PACKED])
-            self._native.pack(self._buffer(x), as_int8, as_float, self._packed, waits)
-        self._packed_value = (x.index, as_int8, as_float)
+            self._native.pack(self._buffer(x), uses, self._packed, waits)
+        self._packed_value = (x.index, uses)
 
     def _compile_linear(self, op: Op) -> None:
         self._pack(op)
