@@ -20,7 +20,7 @@ from pathlib import Path
 import common
 from charts import Case, case_table, text_bars
 from machine import Limits, measure_limits
-from quipu.engine import num_usable_cores
+from quipu.engine import read_topology
 
 _LOOP = "import os\nif hasattr(os, 'sched_setaffinity'):\n    os.sched_setaffinity(0, {%d})\nwhile True:\n    pass"
 
@@ -39,7 +39,7 @@ def busy_core() -> Iterator[None]:
 
 def default_counts() -> list[int]:
     """1, 2, 4 ... and the number of cores."""
-    most = num_usable_cores()
+    most = read_topology().most_threads
     return sorted({*(2**power for power in range(most.bit_length())), most})
 
 

@@ -1,11 +1,14 @@
 #include "processor.h"
 
-#include <cstdint>
+#include <algorithm>
+#include <thread>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 #if defined(__linux__)
+#include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -140,6 +143,24 @@ std::vector<std::string> feature_names(const Processor &cpu) {
         if (feature.present)
             names.emplace_back(feature.name);
     return names;
+}
+
+int usable_processors() {
+#if defined(__linux__)
+    cpu_set_t allowed; // 1024 processors; the call fails where there are more, and all of them count
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
+        return std::max(1, CPU_COUNT(&allowed));
+#endif
+    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+int64_t involuntary_switches() {
+#if defined(__linux__)
+    rusage usage;
+    if (getrusage(RUSAGE_THREAD, &usage) == 0)
+        return usage.ru_nivcsw;
+#endif
+    return 0;
 }
 
 } // namespace quipu

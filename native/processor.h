@@ -1,6 +1,7 @@
 // What the processor offers and the operating system lets programs use.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -20,5 +21,11 @@ Processor detect_processor();
 
 // The names of the flags that are set, as Linux spells them where it has a name.
 std::vector<std::string> feature_names(const Processor &processor);
+
+// Hardware threads that this process may run on.
+int usable_processors();
+
+// How often the system has taken the processor from the calling thread; always 0 where it does not tell.
+int64_t involuntary_switches();
 
 } // namespace quipu
