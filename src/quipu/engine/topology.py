@@ -232,11 +232,12 @@ def _capacities(root: Path, usable: Collection[int]) -> Mapping[int, int]:
     for kind, capacity in _KIND_CAPACITIES.items():
         kinds |= dict.fromkeys(parse_cpu_list(read_text(root / f"sys/devices/{kind}/cpus")), capacity)
     for name in ("cpu_capacity", "", "cpufreq/cpuinfo_max_freq", "acpi_cppc/highest_perf"):
-        if name:
-            texts = {number: read_text(folder / f"cpu{number}" / name) for number in usable}
-            speeds = {number: int(text) for number, text in texts.items() if is_number(text) and int(text) > 0}
-        else:
-            speeds = {number: kinds[number] for number in usable if number in kinds}
+        speeds = {}
+        for number in usable:
+            text = read_text(folder / f"cpu{number}" / name) if name else str(kinds.get(number, ""))
+            if not is_number(text) or int(text) == 0:
+                break
+            speeds[number] = int(text)
         if len(speeds) == len(usable) and len(set(speeds.values())) > 1:
             fastest = max(speeds.values())
             return {number: max(1, speed * FULL_CAPACITY // fastest) for number, speed in speeds.items()}
