@@ -25,7 +25,10 @@ std::vector<std::string> feature_names(const Processor &processor);
 // Hardware threads that this process may run on.
 int usable_processors();
 
-// How often the system has taken the processor from the calling thread; always 0 where it does not tell.
+// How often the system has taken the processor from the calling thread; where it does not tell, a new number each time.
 int64_t involuntary_switches();
+
+// For how long the calling thread has run on a processor.
+int64_t thread_nanoseconds();
 
 } // namespace quipu

@@ -80,9 +80,14 @@ void Program::run(const RunArguments &run, int num_active) {
         plan->prepare(run);
     arguments_ = run;
     run_ = (run_ + 1) & kMostRuns;
-    num_active_.store(std::clamp(num_active, 1, team_->num_threads()), std::memory_order_relaxed);
+    num_active = std::clamp(num_active, 1, team_->num_threads());
+    num_active_.store(num_active, std::memory_order_relaxed);
+    const int64_t now = nanoseconds_now();
+    const auto is_working = [now](const Seat &seat) { return !seat.core.is_resting(now); };
+    num_working_.store(static_cast<int>(std::count_if(seats_.begin(), seats_.begin() + num_active, is_working)),
+                       std::memory_order_relaxed);
     open(0, seats_[0].worker);
-    team_->start(*this, num_active_.load(std::memory_order_relaxed));
+    team_->start(*this, num_active);
     work(0);
 }
 
@@ -134,30 +139,25 @@ int Program::draw(int step, uint64_t run) {
     }
 }
 
-// Executes units until none is left, or until the core should be given away. Returns whether this worker finished the
-// last one of the stage, and so sees what all others have written.
+// Executes units until none is left. Returns whether this worker finished the last one of the stage, and so sees what
+// all others have written.
 bool Program::share(const Stage &stage, Seat &seat) {
     int done = 0;
-    seat.must_yield = seat.has_run = false;
-    for (int i = stage.begin; i < stage.end_shared && !seat.must_yield; i++) {
+    seat.has_run = false;
+    for (int i = stage.begin; i < stage.end_shared; i++) {
         const Step &step = *steps_[i];
         int unit = draw(i, stage.run);
-        if (unit >= 0 && !seat.has_run) {
+        if (unit >= 0 && done == 0) {
             seat.run = arguments_; // the run cannot end, nor these change, before the unit is done
             seat.has_run = true;
         }
-        while (unit >= 0) {
-            // The next unit is drawn ahead, to ask for its memory; not where both would wait for the core to come back.
-            const bool draws_ahead = !seat.core.is_contended();
-            int next = draws_ahead ? draw(i, stage.run) : -1;
+        for (int next; unit >= 0; unit = next, done++) {
+            next = draw(i, stage.run);
             if (next >= 0)
                 step.prefetch(next, seat.run);
             step.execute(unit, seat.run, seat.worker);
-            done++;
-            seat.must_yield = seat.core.unit_done();
-            if (!draws_ahead && !seat.must_yield)
-                next = draw(i, stage.run);
-            unit = next;
+            if (seat.core.unit_done(num_working_.load(std::memory_order_relaxed)))
+                seat.should_rest = true;
         }
     }
     return done > 0 && left_units_[stage.begin].fetch_sub(done, std::memory_order_acq_rel) == done;
@@ -171,23 +171,33 @@ void Program::execute_short(int begin, int end, const Worker &worker) {
 
 void Program::work(int index) {
     Seat &seat = seats_[index];
-    seat.core.begin_turn();
-    for (;;) {
+    if (seat.core.is_resting(nanoseconds_now()))
+        return;
+    seat.core.begin();
+    for (seat.should_rest = false; !seat.should_rest || !may_rest(seat);) {
         const uint32_t phase = phase_.load(std::memory_order_acquire);
         const Stage stage = unpack_stage(stage_.load(std::memory_order_acquire));
         if (stage.begin == num_steps() || index >= num_active_.load(std::memory_order_relaxed))
             return;
-        const bool is_last = share(stage, seat);
-        if (is_last) {
+        if (share(stage, seat)) {
             const int end = end_of_stage(stage.end_shared, arguments_);
             execute_short(stage.end_shared, end, seat.worker);
             open(end, seat.worker);
-        }
-        if (seat.must_yield)
-            seat.core.yield();
-        else if (!is_last)
+        } else {
             wait_for_stage(phase, stage, seat);
+        }
     }
+    seat.core.rest();
+}
+
+// The caller never rests, so that there is progress; of the others one at a time, so that it shows whether that is
+// enough.
+bool Program::may_rest(Seat &seat) {
+    seat.should_rest = false;
+    int64_t last = last_rest_ns_.load(std::memory_order_relaxed);
+    const int64_t now = nanoseconds_now();
+    return seat.worker.index > 0 && now - last >= CoreShare::kWindowNs &&
+           last_rest_ns_.compare_exchange_strong(last, now, std::memory_order_relaxed);
 }
 
 void Program::wait_for_stage(uint32_t phase, const Stage &stage, Seat &seat) {
@@ -197,14 +207,11 @@ void Program::wait_for_stage(uint32_t phase, const Stage &stage, Seat &seat) {
             steps_[next]->prefetch(seat.worker.index, seat.run);
     }
     Waiter waiter(team_->owns_cores());
-    bool slept = false;
     while (phase_.load(std::memory_order_acquire) == phase)
-        if (waiter.pause()) {
+        if (waiter.pause())
             phase_.wait(phase, std::memory_order_acquire);
-            slept = true;
-        }
-    if (slept)
-        seat.core.begin_turn();
+    if (waiter.has_rested())
+        seat.core.begin();
 }
 
 } // namespace quipu

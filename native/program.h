@@ -145,7 +145,7 @@ class Program final : public Task {
         Worker worker;
         CoreShare core;
         RunArguments run; // a copy, made while a unit is held
-        bool has_run = false, must_yield = false;
+        bool has_run = false, should_rest = false;
     };
 
     static uint64_t pack(const Stage &stage);
@@ -157,6 +157,7 @@ class Program final : public Task {
     void open(int begin, const Worker &worker);
     int draw(int step, uint64_t run);
     bool share(const Stage &stage, Seat &seat);
+    bool may_rest(Seat &seat);
     void execute_short(int begin, int end, const Worker &worker);
     void wait_for_stage(uint32_t phase, const Stage &stage, Seat &seat);
 
@@ -171,9 +172,10 @@ class Program final : public Task {
     std::unique_ptr<std::atomic<int>[]> left_units_; // not done, per stage, at the index of its first step
     RunArguments arguments_{};
     uint64_t run_ = 0;
-    std::atomic<int> num_active_{0};
-    alignas(64) std::atomic<uint64_t> stage_{0}; // the open one; it begins at num_steps when the run is done
-    std::atomic<uint32_t> phase_{0};             // grows with every stage that is opened
+    std::atomic<int> num_active_{0}, num_working_{0}; // workers of the run in progress; without those that rest
+    std::atomic<int64_t> last_rest_ns_{0};            // when one of them began to rest
+    alignas(64) std::atomic<uint64_t> stage_{0};      // the open one; it begins at num_steps when the run is done
+    std::atomic<uint32_t> phase_{0};                  // grows with every stage that is opened
 };
 
 } // namespace quipu

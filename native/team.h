@@ -28,6 +28,9 @@ class Waiter {
   public:
     explicit Waiter(bool owns_cores) : spin_ns_(owns_cores ? 40'000 : 2'000), yield_ns_(owns_cores ? 100'000 : 0) {}
 
+    // Whether other threads may have had the core meanwhile.
+    bool has_rested() const { return has_rested_; }
+
     // One more look was in vain. Returns true when it is time to sleep.
     bool pause() {
         if (++looks_ % kLooksPerClock != 0) {
@@ -38,6 +41,7 @@ class Waiter {
         if (begin_ns_ == 0)
             begin_ns_ = now;
         const int64_t waited_ns = now - begin_ns_;
+        has_rested_ = waited_ns >= spin_ns_;
         if (waited_ns >= spin_ns_ + yield_ns_) {
             looks_ = -1; // woken in vain, it looks once and sleeps again
             return true;
@@ -62,71 +66,67 @@ class Waiter {
 
     int64_t spin_ns_, yield_ns_, begin_ns_ = 0;
     int looks_ = 0;
+    bool has_rested_ = false;
 };
 
-// Notices that a stranger runs on a worker's core, and says when to let it: between two units of work, shortly before
-// the system would take the core away in the middle of one, which everybody then waits for.
-//
-// The system gives turns, of some milliseconds. How long a worker's turn lasts is learned from the first time it is put
-// aside in a unit, which shows as a unit that took long and as an involuntary switch of the thread. After that the
-// worker yields when the next unit would probably not end within the turn. When nobody takes the core, it is its own
-// again.
+// Notices that a worker often stands still in the middle of a unit, because others use its core, and says when it
+// should rest for a while: all wait for that unit. With n workers of which one stands still for a share f of the time,
+// the work of n (1 - f) is done; without that one, the work of n - 1.
 class CoreShare {
   public:
-    bool is_contended() const { return turn_ns_ > 0; }
-
-    // The worker begins to work, or has slept.
-    void begin_turn() {
-        last_ns_ = turn_begin_ns_ = nanoseconds_now();
-        unit_ns_ = 0;
+    // The worker begins to work, or has waited for long. What the thread did before does not count.
+    void begin() {
+        last_ns_ = nanoseconds_now();
+        idle_ns_ = last_ns_ - thread_nanoseconds();
     }
 
-    // Between two units. Returns whether to yield before the next one.
-    bool unit_done() {
-        const int64_t now = nanoseconds_now();
-        unit_ns_ = now - last_ns_;
-        if (unit_ns_ > kLongUnitNs) {
-            const int64_t switches = involuntary_switches();
-            if (switches != switches_) {
-                switches_ = switches;
-                // It was put aside somewhere in this unit.
-                learn(last_ns_ - turn_begin_ns_);
-                turn_begin_ns_ = now;
-                unit_ns_ = 0;
-            }
-        }
+    // A unit is done; num_workers take part. Returns whether this worker should rest.
+    bool unit_done(int num_workers) {
+        const int64_t now = nanoseconds_now(), unit_ns = now - last_ns_;
         last_ns_ = now;
-        return is_contended() && now - turn_begin_ns_ + unit_ns_ >= turn_ns_;
+        window_ns_ += unit_ns;
+        if (unit_ns > kLongUnitNs) {
+            const int64_t lost_ns = now - thread_nanoseconds() - idle_ns_;
+            idle_ns_ += lost_ns;
+            // Waiting for a page of the file is no fault of others.
+            if (lost_ns > kLongUnitNs && was_switched())
+                lost_ns_ += lost_ns;
+        }
+        if (window_ns_ < kWindowNs)
+            return false;
+        // A little earlier than the formula says: the memory gives n - 1 workers more than their part.
+        const bool hinders = lost_ns_ * num_workers * 4 > window_ns_ * 3;
+        window_ns_ = lost_ns_ = 0;
+        if (!hinders)
+            rest_ns_ = kLeastRestNs;
+        return hinders;
     }
 
-    // Lets others run. The worker must hold nothing that anybody waits for.
-    void yield() {
-        const int64_t begin = nanoseconds_now();
-        std::this_thread::yield();
-        begin_turn();
-        switches_ = involuntary_switches();
-        if (last_ns_ - begin > kTakenNs) {
-            vain_yields_ = 0;
-            turn_ns_ = std::min(turn_ns_ + turn_ns_ / 16, kMostNs);
-        } else if (++vain_yields_ == kVainYields) {
-            turn_ns_ = 0;
-        }
+    // Begins a rest; each that follows at once is twice as long.
+    void rest() {
+        rest_until_ns_ = nanoseconds_now() + rest_ns_;
+        rest_ns_ = std::min(2 * rest_ns_, kMostRestNs);
     }
+
+    bool is_resting(int64_t now) const { return now < rest_until_ns_.load(std::memory_order_relaxed); }
+
+    static constexpr int64_t kWindowNs = 24'000'000; // several turns of the system's scheduler
 
   private:
-    // The least turn is longer than a yield in vain by so much that these cost nothing.
-    static constexpr int64_t kLongUnitNs = 300'000, kTakenNs = 100'000, kLeastNs = 400'000, kMostNs = 50'000'000;
-    static constexpr int kVainYields = 4;
+    // Asking for the thread's time is a system call; units that are short cannot have stood still for long.
+    static constexpr int64_t kLongUnitNs = 300'000, kLeastRestNs = 100'000'000, kMostRestNs = 1'600'000'000;
 
-    void learn(int64_t turn_ns) {
-        turn_ns_ = std::clamp(turn_ns - turn_ns / 16, kLeastNs, kMostNs);
-        vain_yields_ = 0;
+    bool was_switched() {
+        const int64_t before = switches_;
+        switches_ = involuntary_switches();
+        return switches_ != before;
     }
 
-    int64_t last_ns_ = 0, turn_begin_ns_ = 0, unit_ns_ = 0;
-    int64_t turn_ns_ = 0; // 0: the core is the worker's own
-    int64_t switches_ = 0;
-    int vain_yields_ = 0;
+    int64_t last_ns_ = 0, switches_ = 0;
+    int64_t idle_ns_ = 0;                 // the clock less the thread's own time, when last looked at
+    int64_t window_ns_ = 0, lost_ns_ = 0; // of the observation in progress
+    int64_t rest_ns_ = kLeastRestNs;      // of the next rest
+    std::atomic<int64_t> rest_until_ns_{0};
 };
 
 // What a team works on. `work` is called with distinct indices at the same time, and may be called, or still be

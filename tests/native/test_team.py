@@ -224,12 +224,14 @@ def control_group(quota_us: int) -> Path | None:
             group.mkdir()
         except OSError:
             continue
-        try:
-            (group / name).write_text(f"{quota_us} 100000" if name == "cpu.max" else str(quota_us), encoding="ascii")
-        except OSError:
-            group.rmdir()
-            continue
-        return group
+        if (group / name).exists():  # else it is a plain folder, or the controller is elsewhere
+            try:
+                (group / name).write_text(f"{quota_us} 100000" if name == "cpu.max" else str(quota_us), "ascii")
+            except OSError:
+                pass
+            else:
+                return group
+        group.rmdir()
     return None
 
 
