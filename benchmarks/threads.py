@@ -25,14 +25,22 @@ from charts import Case, case_table, text_bars
 from machine import Limits, measure_limits
 from quipu.engine import read_topology
 
-_LOOP = "import os\nif hasattr(os, 'sched_setaffinity'):\n    os.sched_setaffinity(0, {%d})\nwhile True:\n    pass"
+# It ends with the process that started it, however that ends.
+_LOOP = """
+import os, sys
+core, parent = map(int, sys.argv[1:])
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {core})
+while os.getppid() == parent:
+    pass
+"""
 
 
 @contextmanager
 def busy_core() -> Iterator[None]:
     """Keep one core busy with a process that only counts."""
     core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    process = subprocess.Popen([sys.executable, "-c", _LOOP % core], start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", _LOOP, str(core), str(os.getpid())], start_new_session=True)
     try:
         yield
     finally:

@@ -90,9 +90,9 @@ def within_patience(job: Callable[[], None]) -> None:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Endless loops, each bound to one of the last processors that this process may use."""
+    """Loops that end with this process, each bound to one of the last processors that it may use."""
     loop = "import os, sys\nif hasattr(os, 'sched_setaffinity'):\n    os.sched_setaffinity(0, {int(sys.argv[1])})\n"
-    loop += "print(flush=True)\nwhile True:\n    pass"
+    loop += f"print(flush=True)\nwhile os.getppid() == {os.getpid()}:\n    pass"
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     processes = [
         subprocess.Popen([sys.executable, "-c", loop, str(usable[-1 - index % len(usable)])], stdout=subprocess.PIPE)
