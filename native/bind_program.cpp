@@ -328,15 +328,16 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
         .def(
             "run",
             [](Program &p, const KvCache &kv, int vocab_size, const Ints &token_ids, const Ints &positions,
-               const Ints &query_starts, const Ints &kv_lengths, const Ints &page_tables, const Ints &output_rows) {
+               const Ints &query_starts, const Ints &kv_lengths, const Ints &page_tables, const Ints &output_rows,
+               int num_threads) {
                 const RunArguments run =
                     make_arguments(p, kv, token_ids, positions, query_starts, kv_lengths, page_tables, output_rows);
                 check_arguments(run, vocab_size);
                 nb::gil_scoped_release release;
-                p.run(run);
+                p.run(run, num_threads);
             },
             nb::arg("kv"), nb::arg("vocab_size"), nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"),
-            nb::arg("kv_lengths"), nb::arg("page_tables"), nb::arg("output_rows"))
+            nb::arg("kv_lengths"), nb::arg("page_tables"), nb::arg("output_rows"), nb::arg("num_threads"))
         .def(
             "read",
             [](nb::handle self, ValueBuffer value, int num_rows) {

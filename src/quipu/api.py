@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.choice import choose_backend
+from quipu.backends.cpu import measure_threads
 from quipu.backends.program import CACHE_TYPES
 from quipu.chat import ChatTemplate, ReasoningParser
 from quipu.engine import (
@@ -21,7 +22,8 @@ from quipu.engine import (
     EventStream,
     SharedEngine,
     available_memory_bytes,
-    num_usable_cores,
+    choose_threads,
+    read_topology,
 )
 from quipu.engine.native_sampler import choose_sampler
 from quipu.errors import (
@@ -46,7 +48,6 @@ Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 KV_TYPES = {kv_type.name.lower(): kv_type for kv_type in CACHE_TYPES}
 """The types that the KV cache can be stored in, by the names that llama.cpp uses."""
-_MOST_THREADS = 1024
 
 
 E = TypeVar("E", bound=Event)
@@ -61,7 +62,8 @@ class LLM:
         path: the file.
         ctx_size: most tokens of a request, its prompt included.
         vocab_size: token ids are below it.
-        threads: CPU threads in use.
+        threads: CPU threads in use for generation.
+        threads_batch: CPU threads in use for prompts.
         default_sampling: how tokens are chosen where a call brings no `SamplingParams`: what the file recommends
             (`general.sampling.*`) over the usual defaults.
     """
@@ -72,6 +74,7 @@ class LLM:
         *,
         ctx_size: int | None = None,
         threads: int | None = None,
+        threads_batch: int | None = None,
         kv_type: str | tuple[str, str] = "f16",
         device: str = "auto",
         batch_size: int = 2048,
@@ -84,7 +87,9 @@ class LLM:
         Args:
             path: a GGUF file; of a split model the first shard.
             ctx_size: most tokens of a request; None: the trained length, as far as memory allows.
-            threads: CPU threads; None: one for each physical core that this process may use.
+            threads: CPU threads; None: QUIPU_THREADS, or as many as measured best for generation, and for prompts one
+                for each physical core that this process may use.
+            threads_batch: CPU threads for prompts; None: as `threads` where that is given.
             kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately.
             device: "auto" or "cpu".
             batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
@@ -100,13 +105,14 @@ class LLM:
         if device not in ("auto", "cpu"):
             raise UsageError(f"device {device!r} is not available in this build; use 'auto' or 'cpu'")
         kv_types = _kv_types(kv_type)
-        self.threads = _checked_threads(num_usable_cores() if threads is None else threads)
+        counts = choose_threads(read_topology(), measure_threads, threads=threads, threads_batch=threads_batch)
+        self.threads, self.threads_batch = counts.generation, counts.prompt
         self._reader = GGUFReader(path)
         self.path = Path(self._reader.path)
         self._tokenizer, self._tokenizer_error = _open_tokenizer(self._reader)
         engine = Engine(
             load_model(self._reader),
-            choose_backend(self.threads),
+            choose_backend(counts.most, few_token_threads=counts.generation, owns_cores=counts.owns_cores),
             self._tokenizer,
             choose_sampler(),
             ctx_size=ctx_size,
@@ -479,12 +485,6 @@ def _whole_numbers(token_ids: Any) -> tuple[int, ...]:
 def _without_second_bos(token_ids: list[int], tokenizer: Tokenizer) -> list[int]:
     bos = tokenizer.bos_token_id
     return token_ids[1:] if bos is not None and token_ids[:2] == [bos, bos] else token_ids
-
-
-def _checked_threads(threads: int) -> int:
-    if not 1 <= threads <= _MOST_THREADS:
-        raise UsageError(f"threads must be between 1 and {_MOST_THREADS}, not {threads}")
-    return threads
 
 
 def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:

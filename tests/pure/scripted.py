@@ -40,6 +40,7 @@ class ScriptedLLM:
     answers: Sequence[str | tuple[str, str]]
     ctx_size: int = 100
     threads: int = 2
+    threads_batch: int = 2
     event_warnings: tuple[str, ...] = ()
     asked: list[Any] = field(default_factory=list)
     sampling: list[SamplingParams] = field(default_factory=list)

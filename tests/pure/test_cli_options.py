@@ -316,12 +316,14 @@ def test_load_options_reach_the_model() -> None:
         "ubatch_size": 128,
         "kv_type": "f32",
     }
-    assert run_options("-c", "0", "-t", "-1").llm_arguments() == {}
+    assert run_options("-c", "0", "-t", "-1", "-tb", "-1").llm_arguments() == {}
+    assert typed("-tb 6").llm_arguments() == {"threads_batch": 6}
+    assert typed("-t 2 --threads-batch 6").llm_arguments() == {"threads": 2, "threads_batch": 6}
     assert run_options("-ctk", "f32").llm_arguments() == {"kv_type": ("f32", "f16")}
     assert [kv_type.name.lower() for kv_type in program.CACHE_TYPES] == list(CACHE_TYPES)
     for name in CACHE_TYPES:
         assert run_options("-ctk", name, "-ctv", name.upper()).llm_arguments() == {"kv_type": name}
-    for words in ("-c -5", "-t -2", "-b 0", "-ub -1", "-ctk q9", "-ngl many"):
+    for words in ("-c -5", "-t -2", "-tb -2", "-b 0", "-ub -1", "-ctk q9", "-ngl many"):
         with pytest.raises(UsageError):
             typed(words).llm_arguments()
 

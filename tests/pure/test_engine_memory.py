@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from quipu.backends.program import ExpertWeights, KVSpec, MixtureWeights, Recorder, Weight
-from quipu.engine.machine import available_memory_bytes, num_usable_cores
+from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import MemoryPlan, plan_memory
 from quipu.engine.runner import weight_bytes, workspace_bytes
 from quipu.errors import InsufficientMemoryError, UsageError
@@ -155,32 +154,3 @@ def test_available_memory_here() -> None:
     available = available_memory_bytes()
     assert available is not None
     assert available > 1 << 20
-
-
-@pytest.fixture
-def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-
-
-@pytest.mark.usefixtures("eight_cpus")
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, 8),
-        (
-            {f"sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list": f"{n % 4},{n % 4 + 4}" for n in range(8)},
-            4,
-        ),
-        ({"sys/fs/cgroup/cpu.max": "max 100000"}, 8),
-        ({"sys/fs/cgroup/cpu.max": "250000 100000"}, 3),
-        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "50000 100000"}, 1),
-        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 8),
-        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 2),
-    ],
-)
-def test_usable_cores(tmp_path: Path, files: dict[str, str], expected: int) -> None:
-    assert num_usable_cores(write(tmp_path, files)) == expected
-
-
-def test_usable_cores_here() -> None:
-    assert 1 <= num_usable_cores() <= (os.cpu_count() or 1)

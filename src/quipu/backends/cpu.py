@@ -7,7 +7,7 @@ the threads must meet (only where a step touches what another one wrote since th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,20 +35,51 @@ class CPUKVStorage:
         )
 
 
+def measure_threads(counts: Sequence[int], num_bytes: int, seconds_each: float) -> list[tuple[int, float, float]]:
+    """What numbers of threads get out of the machine.
+
+    Args:
+        counts: numbers of threads.
+        num_bytes: memory that is touched, then read in turn; it should be more than the caches hold.
+        seconds_each: how long each number is measured.
+
+    Returns:
+        For each number: it, the bytes per second that its threads read together, the seconds until all have met.
+
+    Raises:
+        ValueError: there is no number, or one below 1.
+    """
+    return _native.measure_threads(counts, num_bytes, seconds_each)
+
+
+# Up to so many tokens a run is bound by memory, which part of the cores may saturate; more tokens need all arithmetic.
+_FEW_TOKENS = 4
+
+
 class CPUBackend:
     """Native kernels on the cores of this machine."""
 
     name = "cpu"
 
-    def __init__(self, num_threads: int) -> None:
+    def __init__(
+        self, num_threads: int, *, few_token_threads: int | None = None, owns_cores: bool | None = None
+    ) -> None:
+        """
+        Args:
+            num_threads: threads of the team.
+            few_token_threads: how many of them compute runs of few tokens; None: all. The others sleep meanwhile.
+            owns_cores: whether each thread has a core and all its time, so that it may spin while it waits; None: if
+                there are no more threads than processors for this process.
+        """
         if num_threads < 1:
             raise ValueError(f"num_threads must be at least 1, not {num_threads}")
-        self._team = _native.Team(num_threads)
+        self._team = _native.Team(num_threads) if owns_cores is None else _native.Team(num_threads, owns_cores)
         self.num_threads = num_threads
+        self.few_token_threads = num_threads if few_token_threads is None else few_token_threads
 
     def compile(self, program: Program, *, max_tokens: int) -> CPUExecutable:
         """Lay out memory and steps for runs of up to `max_tokens` tokens."""
-        return CPUExecutable(program, self._team, max_tokens)
+        return CPUExecutable(program, self._team, max_tokens, self.few_token_threads)
 
     def create_kv_storage(self, spec: KVSpec, num_pages: int) -> CPUKVStorage:
         """Reserve the address space of `num_pages` pages."""
@@ -58,7 +89,7 @@ class CPUBackend:
 class CPUExecutable:
     """A compiled program. It keeps the recorded program, and with it the mapped weights, alive."""
 
-    def __init__(self, program: Program, team: _native.Team, max_tokens: int) -> None:
+    def __init__(self, program: Program, team: _native.Team, max_tokens: int, few_token_threads: int) -> None:
         compiler = _Compiler(program, team, max_tokens)
         self._program = program
         self._kept_alive = compiler.float_vectors
@@ -66,6 +97,8 @@ class CPUExecutable:
         self._result = compiler.buffers[program.result.index]
         self._vocab_size = compiler.vocab_size
         self._attention_shapes = compiler.attention_shapes
+        self._num_threads = team.num_threads
+        self._few_token_threads = few_token_threads
 
     @property
     def num_steps(self) -> int:
@@ -91,6 +124,7 @@ class CPUExecutable:
             batch.kv_lengths,
             batch.page_tables,
             batch.output_rows,
+            self._few_token_threads if len(batch.token_ids) <= _FEW_TOKENS else self._num_threads,
         )
         logits: NDArray[np.float32] = self._native.read(self._result, len(batch.output_rows))
         return logits

@@ -118,6 +118,7 @@ def bench(options: BenchOptions) -> int:
         facts = describe_model(reader)
         settings = {
             "threads": llm.threads,
+            "threads_batch": llm.threads_batch,
             "ctx_size": llm.ctx_size,
             "kv_type": options.kv_type() or "f16",
             "repetitions": options.repetitions,

@@ -37,7 +37,11 @@ class LoadOptions:
     ] = None
     threads: Annotated[
         int | None,
-        _speed("-t", "--threads", metavar="N", help="CPU threads; not given: one per physical core"),
+        _speed("-t", "--threads", metavar="N", help="CPU threads; not given: as many as measured best"),
+    ] = None
+    threads_batch: Annotated[
+        int | None,
+        _speed("-tb", "--threads-batch", metavar="N", help="CPU threads for prompts; not given: as -t, or all cores"),
     ] = None
     batch_size: Annotated[
         int | None,
@@ -101,6 +105,7 @@ class LoadOptions:
         for name, flag, lowest in (
             ("ctx_size", "--ctx-size", 0),
             ("threads", "--threads", -1),
+            ("threads_batch", "--threads-batch", -1),
             ("batch_size", "--batch-size", 1),
             ("ubatch_size", "--ubatch-size", 1),
         ):
