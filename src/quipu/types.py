@@ -129,6 +129,7 @@ _LARGEST_COUNT = 2**31 - 1
 _LARGEST = 1e6  # far beyond what has an effect; keeps float32 arithmetic on logits finite
 _MAX_STOPS = 256  # every generated token is compared with each of them
 _MAX_STOP_LENGTH = 1024
+_MAX_SALT_LENGTH = 1024
 
 
 def _is_number(value: object) -> bool:
@@ -166,6 +167,34 @@ class Timings:
     generation_s: float
 
 
+class ReuseLimit(StrEnum):
+    """Why no more tokens of a prompt came from the prefix cache."""
+
+    LAST_TOKEN = "last_token"  # all but the last did, which is always computed
+    NEW = "new"  # what is cached ends there
+    DIFFERS = "differs"  # what is cached goes on in another way
+    NO_COMMON_PREFIX = "no_common_prefix"  # nothing that the tenant may see begins like it
+    PAGE_BORDER = "page_border"  # pages are shared whole
+    EVICTED = "evicted"  # it was cached, and gave way to other requests
+    PROMPT_LOGITS = "prompt_logits"  # asked for, hence computed
+    OFF = "off"  # the cache is off, for the request or at all
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """What the prefix cache did for a request.
+
+    Attributes:
+        cached_tokens: tokens of the prompt that were not computed again.
+        limit: why not more.
+        reason: the same as a sentence, with numbers.
+    """
+
+    cached_tokens: int
+    limit: ReuseLimit
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A prompt and how to continue it, as the engine receives it.
@@ -176,6 +205,10 @@ class Request:
         sampling: how tokens are chosen and when to stop.
         prompt_logits: also deliver the logits of every prompt token, in the events' `logits`.
         shown_tokens: control tokens that the text of the events shows, such as the tags around reasoning, and how.
+        cache_prompt: reuse what earlier requests computed of the same beginning, and let later ones reuse this one's.
+        cache_salt: only requests with the same salt reuse each other's work; one for each tenant keeps them apart.
+        context_shift: when the context is full, drop the oldest half instead of ending, with a warning.
+        keep: tokens at the beginning that a context shift never drops; -1: the whole prompt.
     """
 
     request_id: str
@@ -183,6 +216,17 @@ class Request:
     sampling: SamplingParams
     prompt_logits: bool = False
     shown_tokens: Mapping[int, str] = field(default_factory=dict)
+    cache_prompt: bool = True
+    cache_salt: str = ""
+    context_shift: bool = False
+    keep: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("cache_prompt", "context_shift"):
+            _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
+        _require(_is_whole(self.keep) and self.keep >= -1, "keep", "-1 (the whole prompt), 0 or more", self.keep)
+        is_salt = isinstance(self.cache_salt, str) and len(self.cache_salt) <= _MAX_SALT_LENGTH
+        _require(is_salt, "cache_salt", f"a string of at most {_MAX_SALT_LENGTH} characters", type(self.cache_salt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +244,7 @@ class Event:
         seed: the seed in use; set on the last event.
         error: one sentence that says what went wrong, where finish_reason is ERROR.
         logits: float32 [tokens, vocab], the logits of the prompt tokens that this step computed, where asked for.
+        reuse: what the prefix cache did for the prompt; None until the request has begun.
     """
 
     request_id: str
@@ -212,6 +257,7 @@ class Event:
     seed: int | None = None
     error: str = ""
     logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    reuse: Reuse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +285,7 @@ class Completion:
         reasoning: what the model thought before it answered; chat only.
         warnings: what the user should know, each once.
         error: one sentence, where finish_reason is ERROR.
+        reuse: what the prefix cache did for the prompt; None where the request never began.
     """
 
     text: str
@@ -250,6 +297,7 @@ class Completion:
     reasoning: str = ""
     warnings: tuple[str, ...] = ()
     error: str = ""
+    reuse: Reuse | None = None
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Completion:
@@ -266,4 +314,5 @@ class Completion:
             "".join(event.reasoning for event in events if isinstance(event, ChatEvent)),
             tuple(dict.fromkeys(warning for event in events for warning in event.warnings)),
             last.error,
+            last.reuse,
         )

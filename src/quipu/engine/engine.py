@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -19,11 +19,15 @@ from numpy.typing import NDArray
 from quipu.backends.program import Backend, Recorder
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
+from quipu.engine.page_store import PageStore
 from quipu.engine.pages import PageAllocator
+from quipu.engine.prefix_cache import PrefixCache
 from quipu.engine.runner import RunnableModel, Runner, weight_bytes, workspace_bytes
 from quipu.engine.sampler import NOT_A_NUMBER, Sampler, bias_with_forbidden, chain_steps
+from quipu.engine.saved_state import SavedState
 from quipu.engine.scheduler import Scheduler, Work
 from quipu.engine.sequence import Chains, Detokenizer, SequenceState
+from quipu.engine.sequence_cache import CacheOptions, SequenceCache, state_fingerprint
 from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
 from quipu.types import Event, FinishReason, Request, SamplingParams
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
+_MOST_KEPT = 0.75  # of a context that shifts
+_LOADING_WAIT_S = 0.05  # how long a step that has nothing else to do waits for the disk
 
 
 class EngineTokenizer(Protocol):
@@ -73,6 +79,9 @@ class Engine:
         kv_tokens: int | None = None,
         batch_size: int = 2048,
         ubatch_size: int = 512,
+        kv_bytes: int | None = None,
+        cache: CacheOptions = CacheOptions(),  # noqa: B008 - frozen
+        fingerprint: Callable[[], bytes] = bytes,
         page_size: int = 64,
         shuffle_pages: Random | None = None,
     ) -> None:
@@ -86,12 +95,16 @@ class Engine:
             kv_types: how keys and values are stored, one of CACHE_TYPES each.
             kv_tokens: tokens that the KV cache holds over all requests; None: one full context, or several short ones.
             batch_size, ubatch_size: most tokens in a step. A step is one pass, so the smaller of the two counts.
+            kv_bytes: bytes of the KV cache, instead of `kv_tokens`.
+            cache: what the prefix cache may use.
+            fingerprint: tells models apart in files with saved pages; called only where there are such files.
             page_size: tokens per page of the KV cache.
             shuffle_pages: hands out pages in random order; for tests.
 
         Raises:
             UsageError: a size is out of range.
             InsufficientMemoryError: weights, KV cache and workspace do not fit the free memory.
+            OSError: the folder of the prefix cache cannot be made or read.
         """
         for name, size in (("batch_size", batch_size), ("ubatch_size", ubatch_size)):
             if size < 1:
@@ -108,6 +121,8 @@ class Engine:
             trained_ctx=model.spec.context_length,
             ctx_size=ctx_size,
             kv_tokens=kv_tokens,
+            kv_bytes=kv_bytes,
+            cache_bytes=cache.max_bytes if cache.enabled else 0,
             available_bytes=available_memory_bytes(),
         )
         self.ctx_size = self.plan.ctx_size
@@ -115,8 +130,12 @@ class Engine:
         self._tokenizer = tokenizer
         self._sampler = sampler
         self._runner = Runner(program, backend, kv_spec, self.plan.num_pages, max_tokens)
-        self._pages = PageAllocator(self.plan.num_pages, page_size, shuffle=shuffle_pages)
-        self._scheduler = Scheduler(self._pages, max_tokens=max_tokens, max_outputs=max_outputs)
+        self._pages = PageAllocator(
+            self.plan.num_pages, page_size, max_kept=self.plan.max_kept_pages, shuffle=shuffle_pages
+        )
+        self._fingerprint = fingerprint
+        self._cache = SequenceCache(self._pages, self._prefix_cache(cache))
+        self._scheduler = Scheduler(self._pages, self._cache, max_tokens=max_tokens, max_outputs=max_outputs)
         self._live: dict[str, SequenceState] = {}
         self._arrivals: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
@@ -125,6 +144,15 @@ class Engine:
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return bool(self._live)
+
+    @property
+    def kv_size(self) -> int:
+        """Tokens that the KV cache holds."""
+        return self._pages.num_pages * self._pages.page_size
+
+    @property
+    def page_size(self) -> int:
+        return self._pages.page_size
 
     @property
     def num_running(self) -> int:
@@ -162,6 +190,7 @@ class Engine:
             ContextLengthError: as for `check`.
         """
         self.check(request.prompt_token_ids, request.sampling)
+        self._check_shift(request)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
         sequence = self._sequence(request)
@@ -177,6 +206,7 @@ class Engine:
         events = self.settle()
         step = self._scheduler.schedule()
         if not step:
+            self._wait_for_pages()
             return events
         now_s = time.perf_counter()
         for work in step:
@@ -184,12 +214,16 @@ class Engine:
         logits = self._runner.forward(step)
         chosen = self._sample(step, logits)
         events += self._commit(step, logits, chosen)
+        if not self._live:
+            self._pages.check_integrity([])
         return events
 
     def settle(self) -> list[Event]:
         """Let arrivals and aborts take effect without computing anything, and return the events of the latter."""
         while self._arrivals:
-            self._scheduler.add(self._arrivals.popleft())
+            sequence = self._arrivals.popleft()
+            self._cache.arrive(sequence)
+            self._scheduler.add(sequence)
         events = []
         while self._aborts:
             sequence = self._live.get(self._aborts.popleft())
@@ -208,6 +242,59 @@ class Engine:
         self._live.clear()
         self._scheduler.running.clear()
         self._scheduler.waiting.clear()
+        self.clear_cache()  # of what the step was writing, nothing can be said
+
+    def clear_cache(self) -> None:
+        """Forget what could be reused. What requests hold stays with them; files stay where they are."""
+        if self._cache.cache is not None:
+            self._cache.cache.clear()
+
+    def close(self) -> None:
+        """End the threads that write and read pages on disk."""
+        if self._cache.store is not None:
+            self._cache.store.close()
+
+    @property
+    def state_fingerprint(self) -> bytes:
+        """What a saved state belongs to."""
+        return state_fingerprint(self._fingerprint(), self._runner.kv)
+
+    def export_state(self, token_ids: Sequence[int], cache_salt: str = "") -> SavedState:
+        """The state of a sequence that has ended, as far as it is still in the cache.
+
+        Raises:
+            UsageError: nothing of it is.
+        """
+        tokens = np.array(token_ids, dtype=np.int32)
+        num_tokens, pages = 0, []
+        if self._cache.cache is not None:
+            num_tokens, pages = self._cache.cache.export(tokens, cache_salt)
+        if num_tokens == 0:
+            raise UsageError("nothing of these tokens is in the KV cache; compute them first, with the same cache_salt")
+        return SavedState(tokens[:num_tokens], pages)
+
+    def export_request(self, request_id: str) -> SavedState:
+        """The state of a request that is running.
+
+        Raises:
+            UsageError: there is no such request, or nothing of it is computed.
+        """
+        sequence = self._live.get(request_id)
+        if sequence is None or sequence.num_computed == 0:
+            raise UsageError(f"request {request_id!r} has nothing computed that could be saved; wait until it runs")
+        table = sequence.table.pages[: self._pages.pages_for(sequence.num_computed)]
+        tokens = sequence.tokens(0, sequence.num_computed).copy()
+        return SavedState(tokens, [self._runner.kv.read_page(page) for page in table])
+
+    def import_state(self, state: SavedState, cache_salt: str = "") -> int:
+        """Make a state findable for later requests; how many of its tokens there was room for.
+
+        Raises:
+            UsageError: the prefix cache is off.
+        """
+        if self._cache.cache is None:
+            raise UsageError("a state can only be restored into the prefix cache, which is off; switch it on")
+        return self._cache.cache.restore(state.token_ids, state.pages, cache_salt)
 
     def check_integrity(self) -> None:
         """Assert that pages and requests are accounted for."""
@@ -215,8 +302,35 @@ class Engine:
         assert {sequence.request_id: sequence for sequence in queued} == self._live
         assert len(queued) == len(self._live), "a request is queued twice"
         self._pages.check_integrity([sequence.table for sequence in queued])
+        if self._cache.cache is not None:
+            self._cache.cache.check_integrity()
         for sequence in self._scheduler.running:
             assert len(sequence.table) >= self._pages.pages_for(sequence.num_computed), "computed tokens without pages"
+
+    def _prefix_cache(self, options: CacheOptions) -> PrefixCache | None:
+        if not options.enabled:
+            return None
+        kv = self._runner.kv
+        store = None
+        if options.folder is not None:
+            store = PageStore(options.folder, self.state_fingerprint, kv.spec.bytes_per_page, options.folder_bytes)
+        return PrefixCache(self._pages, kv, store)
+
+    def _check_shift(self, request: Request) -> None:
+        num_kept = len(request.prompt_token_ids) if request.keep < 0 else request.keep
+        if request.context_shift and num_kept > _MOST_KEPT * self.ctx_size:
+            raise InvalidRequestError(
+                f"keep asks for {num_kept} tokens, but of a context of {self.ctx_size} that shifts at most "
+                f"{int(_MOST_KEPT * self.ctx_size)} can stay; keep fewer",
+                field="keep",
+            )
+
+    def _wait_for_pages(self) -> None:
+        """Where all that is left to do waits for the disk, wait with it."""
+        for sequence in self._scheduler.waiting:
+            if sequence.prefix is not None and sequence.prefix.loading is not None:
+                sequence.prefix.loading.wait(_LOADING_WAIT_S)
+                return
 
     def _check_ids(self, field: str, token_ids: Sequence[int]) -> None:
         try:
@@ -242,7 +356,7 @@ class Engine:
         early_chain = chain
         if sampling.min_tokens > 0:
             early_chain = self._sampler.chain(steps, bias_with_forbidden(sampling.logit_bias, end_ids))
-        return SequenceState(
+        sequence = SequenceState(
             request,
             ctx_size=self.ctx_size,
             seed=int.from_bytes(os.urandom(_SEED_BYTES)) if sampling.seed is None else sampling.seed % 2**64,
@@ -252,6 +366,8 @@ class Engine:
             text_vocab_size=0 if tokenizer is None else tokenizer.vocab_size,
             arrival_s=time.perf_counter(),
         )
+        sequence.prefix = self._cache.chain(request)
+        return sequence
 
     def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> dict[SequenceState, int]:
         """A token, or a negative code, for every sequence whose known tokens are all computed after this step."""
@@ -265,7 +381,7 @@ class Engine:
             [sequence.chain for sequence in sequences],
             [sequence.history for sequence in sequences],
             np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
-            np.array([sequence.num_known for sequence in sequences], dtype=np.int64),
+            np.array([sequence.position for sequence in sequences], dtype=np.int64),
         )
         return dict(zip(sequences, chosen, strict=True))
 
@@ -284,6 +400,10 @@ class Engine:
                 text = sequence.add_token(token_ids[0], now_s)
             elif sequence in chosen:
                 text = sequence.end(FinishReason.ERROR, _sampling_error(chosen[sequence]))
+                sequence.prefix = None  # what led to it is not kept
+            self._cache.computed(sequence)
+            if sequence.is_full:
+                sequence.warnings.append(self._cache.shift(sequence, sequence.num_kept))
             rows = logits[first_row : first_row + work.num_prompt_rows].copy() if work.num_prompt_rows else None
             if token_ids or rows is not None or sequence.finish_reason is not None:
                 events.append(sequence.event(token_ids, text, now_s, rows))

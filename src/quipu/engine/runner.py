@@ -42,15 +42,18 @@ class Runner:
         backend: compiles it and holds the KV cache.
         kv_spec, num_pages: the KV cache.
         max_tokens: most tokens in a step.
+
+    Attributes:
+        kv: the memory of the KV cache.
     """
 
     def __init__(self, program: Program, backend: Backend, kv_spec: KVSpec, num_pages: int, max_tokens: int) -> None:
-        self._kv = backend.create_kv_storage(kv_spec, num_pages)
+        self.kv = backend.create_kv_storage(kv_spec, num_pages)
         self._executable = backend.compile(program, max_tokens=max_tokens)
 
     def forward(self, step: Sequence[Work]) -> NDArray[np.float32]:
         """Compute a step and return float32 [sum of num_outputs, vocab], valid until the next step."""
-        return self._executable.run(make_batch(step), self._kv)
+        return self._executable.run(make_batch(step), self.kv)
 
 
 def make_batch(step: Sequence[Work]) -> Batch:

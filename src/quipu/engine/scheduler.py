@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from quipu.engine.pages import PageAllocator
 from quipu.engine.sequence import SequenceState
+from quipu.engine.sequence_cache import SequenceCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,14 @@ class Scheduler:
 
     Args:
         pages: the pages of the KV cache.
+        cache: gives sequences pages that were computed before, and takes all pages back.
         max_tokens: most tokens in a step.
         max_outputs: most rows of logits in a step, for requests that want those of their prompts.
     """
 
-    def __init__(self, pages: PageAllocator, *, max_tokens: int, max_outputs: int) -> None:
+    def __init__(self, pages: PageAllocator, cache: SequenceCache, *, max_tokens: int, max_outputs: int) -> None:
         self._pages = pages
+        self._cache = cache
         self._max_tokens = max_tokens
         self._max_outputs = max_outputs
         self._tokens_left = 0  # of the step being planned
@@ -63,7 +66,7 @@ class Scheduler:
 
     def remove(self, sequence: SequenceState) -> None:
         """Drop a request, finished or not, and free its pages."""
-        self._pages.free(sequence.table)
+        self._cache.release(sequence)
         if sequence in self.running:
             del self.running[sequence]
         else:
@@ -87,7 +90,7 @@ class Scheduler:
             # An earlier turn of this loop may have preempted it.
             if sequence not in self.running:
                 continue
-            num_tokens = self._share(sequence)
+            num_tokens = self._share(sequence, sequence.num_computed)
             if num_tokens and self._make_room(step, sequence, num_tokens):
                 self._take(step, sequence, num_tokens)
 
@@ -96,15 +99,20 @@ class Scheduler:
         if not self.waiting:
             return
         promised = sum(map(self._num_promised, self.running))
-        while self.waiting:
-            sequence = self.waiting[0]
-            num_tokens = self._share(sequence)
-            if num_tokens == 0:
+        while True:
+            sequence = next((sequence for sequence in self.waiting if sequence.is_ready), None)
+            if sequence is None:
                 return
-            needed = self._pages.pages_for(sequence.num_known + 1)
+            num_cached, num_held = self._cache.peek(sequence)
+            if self._share(sequence, num_cached) == 0:
+                return
+            needed = self._pages.pages_for(sequence.num_known + 1) - num_held
             if self.running and needed + promised > self._pages.num_free:
                 return
-            self.running[self.waiting.popleft()] = None
+            self.waiting.remove(sequence)
+            self.running[sequence] = None
+            self._cache.begin(sequence)
+            num_tokens = self._share(sequence, sequence.num_computed)
             has_pages = self._pages.append(sequence.table, sequence.num_computed + num_tokens)
             assert has_pages, "a request was accepted that is larger than the cache"
             promised += self._num_promised(sequence)
@@ -117,9 +125,9 @@ class Scheduler:
         """
         return self._pages.num_missing(sequence.table, sequence.num_known) + 1
 
-    def _share(self, sequence: SequenceState) -> int:
-        """How many tokens of `sequence` the rest of the step's budget allows."""
-        num_tokens = min(sequence.num_remaining, self._tokens_left)
+    def _share(self, sequence: SequenceState, num_computed: int) -> int:
+        """How many tokens of `sequence` behind `num_computed` the rest of the step's budget allows."""
+        num_tokens = min(sequence.num_known - num_computed, self._tokens_left)
         if sequence.num_undelivered(sequence.num_prompt):
             num_tokens = min(num_tokens, self._outputs_left)
         return max(num_tokens, 0)
@@ -144,7 +152,7 @@ class Scheduler:
     def _preempt(self, victim: SequenceState) -> None:
         """Take all pages of a running request, which starts over before any other that waits."""
         del self.running[victim]
-        self._pages.free(victim.table)
+        self._cache.release(victim)
         victim.preempt()
         self.waiting.appendleft(victim)
         self.num_preemptions += 1

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu.engine.pages import PageTable
+from quipu.engine.prefix_cache import PrefixChain
 from quipu.engine.sampler import num_penalized
 from quipu.engine.stopping import StopMatcher
-from quipu.types import Event, FinishReason, Request, Timings, Usage
+from quipu.types import Event, FinishReason, Request, Reuse, Timings, Usage
 
+ENDLESS = 1 << 62  # tokens to generate, where neither the request nor the context sets an end
 _NO_TOKENS: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
 
@@ -50,7 +52,11 @@ class SequenceState:
         num_known: tokens of the prompt and generated ones.
         num_computed: tokens whose keys and values are in the cache.
         num_delivered: prompt tokens whose logits have been delivered, where asked for.
+        num_dropped: tokens that context shifts took out; positions in the cache do not count them, `position` does.
         table: the pages that hold them.
+        prefix: where it stands in the prefix cache; None: it reuses nothing.
+        reuse: what the prefix cache did for it; None until it has begun.
+        warnings: for its next event.
         arrival_s, started_s, first_token_s: moments; None until they come.
         finish_reason: None while it runs.
         error: one sentence, where it failed.
@@ -76,14 +82,19 @@ class SequenceState:
         self.num_known = self.num_prompt
         self.num_computed = 0
         self.num_delivered = 0
+        self.num_dropped = 0
         self.table = PageTable()
+        self.prefix: PrefixChain | None = None
+        self.reuse: Reuse | None = None
+        self.warnings: list[str] = []
         self.arrival_s = arrival_s
         self.started_s: float | None = None
         self.first_token_s: float | None = None
         self.finish_reason: FinishReason | None = None
         self.error = ""
-        room = ctx_size - self.num_prompt
+        room = ENDLESS if request.context_shift else ctx_size - self.num_prompt
         self._max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        self._ctx_size = ctx_size
         self._tokens = np.empty(self.num_prompt + min(self._max_tokens, 256), dtype=np.int32)
         self._tokens[: self.num_prompt] = request.prompt_token_ids
         self._chains = chains
@@ -103,7 +114,27 @@ class SequenceState:
 
     @property
     def num_generated(self) -> int:
-        return self.num_known - self.num_prompt
+        return self.num_known + self.num_dropped - self.num_prompt
+
+    @property
+    def position(self) -> int:
+        """The place of the next token among all that were ever known."""
+        return self.num_known + self.num_dropped
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is on its way that it waits for."""
+        return self.prefix is None or self.prefix.loading is None or self.prefix.loading.done()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it goes on and needs a context shift for it."""
+        return self.finish_reason is None and self.num_known >= self._ctx_size
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens at the beginning that a context shift leaves alone."""
+        return self.num_prompt if self.request.keep < 0 else min(self.request.keep, self.num_prompt)
 
     @property
     def wants_token(self) -> bool:
@@ -132,6 +163,14 @@ class SequenceState:
         """Forget what was computed. The caller frees the pages."""
         self.num_computed = 0
 
+    def drop(self, begin: int, count: int, num_computed: int) -> None:
+        """Take `count` known tokens out from `begin` on; of what is left, the first `num_computed` stay computed."""
+        assert num_computed <= begin
+        self._tokens[begin : self.num_known - count] = self._tokens[begin + count : self.num_known].copy()
+        self.num_known -= count
+        self.num_dropped += count
+        self.num_computed = num_computed
+
     def num_undelivered(self, end: int) -> int:
         """Of the first `end` tokens, how many have logits that were asked for and not delivered."""
         return max(0, min(end, self.num_prompt) - self.num_delivered) if self.request.prompt_logits else 0
@@ -146,7 +185,7 @@ class SequenceState:
     def add_token(self, token_id: int, now_s: float) -> str:
         """Append a generated token, see whether it is the last, and return the text that became final."""
         if self.num_known == len(self._tokens):
-            grown = np.empty(min(2 * self.num_known, self.num_prompt + self._max_tokens), dtype=np.int32)
+            grown = np.empty(min(2 * self.num_known, self._ctx_size), dtype=np.int32)
             grown[: self.num_known] = self._tokens
             self._tokens = grown
         self._tokens[self.num_known] = token_id
@@ -175,16 +214,19 @@ class SequenceState:
     ) -> Event:
         """What happened to the request in one step."""
         finished = self.finish_reason is not None
+        warnings, self.warnings = tuple(self.warnings), []
         return Event(
             self.request_id,
             token_ids,
             text,
             self.finish_reason,
-            Usage(self.num_prompt, self.num_generated),
+            Usage(self.num_prompt, self.num_generated, 0 if self.reuse is None else self.reuse.cached_tokens),
             timings=self._timings(now_s) if finished else None,
+            warnings=warnings,
             seed=self.seed if finished else None,
             error=self.error,
             logits=logits,
+            reuse=self.reuse,
         )
 
     def _text_of(self, token_id: int) -> str:
