@@ -47,7 +47,7 @@ def token_bytes(tokens: NDArray[np.int32]) -> bytes:
 
 
 class _Node:
-    """A page in the tree. `page` is -1 in a root."""
+    """A page in the tree. In a root, `page` is -1 and `tokens` is the salt."""
 
     __slots__ = ("children", "is_live", "key", "page", "parent", "tokens")
 
@@ -116,7 +116,7 @@ class PrefixCache:
         self._kv = kv
         self.store = store
         self._nodes: dict[bytes, _Node] = {}
-        self._roots: dict[bytes, _Node] = {}
+        self._roots: dict[str, _Node] = {}  # by salt
         self._by_page: dict[int, _Node] = {}
         self._evicted: OrderedDict[bytes, None] = OrderedDict()
         self._fewest_copied = max(1, pages.page_size // 8)
@@ -185,7 +185,7 @@ class PrefixCache:
 
     def _match(self, tokens: NDArray[np.int32], limit: int, chain: PrefixChain) -> _Match:
         size = self._pages.page_size
-        node = self._roots.get(chain.root)
+        node = self._roots.get(chain.salt)
         if node is None:
             return _Match([], None, 0)
         nodes: list[_Node] = []
@@ -241,7 +241,7 @@ class PrefixCache:
             self._kv.write_page(table.pages[-1], page.data)
             self._add(page.key, parent, page.tokens, table.pages[-1])
             was_changed = True
-        self._drop_empty_root(chain.root)
+        self._drop_empty_root(chain.salt)
         return was_changed
 
     # --- registering -------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class PrefixCache:
                 self._pages.replace(table, index, child.page)
             node = child
             chain._node, chain._num_registered = node, index + 1
-        self._drop_empty_root(chain.root)
+        self._drop_empty_root(chain.salt)
 
     def release(self, table: PageTable, tokens: NDArray[np.int32], chain: PrefixChain | None) -> None:
         """Give back all pages of a sequence; what they hold is kept, the last and partly filled page included.
@@ -298,7 +298,7 @@ class PrefixCache:
                 key = page_key(node.key, piece)
                 if key not in self._nodes and not any(child.tokens.startswith(piece) for child in _latest(node)):
                     self._add(key, node, piece, table.pages[num_full])
-            self._drop_empty_root(chain.root)
+            self._drop_empty_root(chain.salt)
         if chain is not None:
             chain.rewind()
         self._pages.free(table)
@@ -312,7 +312,9 @@ class PrefixCache:
         self._evicted.clear()
 
     def _root(self, chain: PrefixChain) -> _Node:
-        return self._roots.setdefault(chain.root, _Node(chain.root, None, b"", -1))
+        if chain.salt not in self._roots:
+            self._roots[chain.salt] = _Node(chain.root, None, chain.salt.encode("utf-8", "surrogatepass"), -1)
+        return self._roots[chain.salt]
 
     def _add(self, key: bytes, parent: _Node, tokens: bytes, page: int) -> _Node:
         for sibling in _latest(parent):
@@ -324,7 +326,7 @@ class PrefixCache:
         self._by_page[page] = node
         parent.children[node] = None
         if parent.page < 0:
-            self._roots[parent.key] = parent
+            self._roots[_salt(parent)] = parent
         self._evicted.pop(key, None)
         self._pages.keep(page)
         return node
@@ -361,12 +363,12 @@ class PrefixCache:
         assert parent is not None
         del parent.children[node]
         if parent.page < 0 and not parent.children:
-            self._roots.pop(parent.key, None)
+            self._roots.pop(_salt(parent), None)
 
-    def _drop_empty_root(self, key: bytes) -> None:
-        root = self._roots.get(key)
+    def _drop_empty_root(self, salt: str) -> None:
+        root = self._roots.get(salt)
         if root is not None and not root.children:
-            del self._roots[key]
+            del self._roots[salt]
 
     # --- saving and restoring ----------------------------------------------------------------------------------------
 
@@ -399,7 +401,7 @@ class PrefixCache:
         num_cached = num_full + num_copied
         num_agreeing = num_full + match.num_partial
         total = len(tokens)
-        following = match.nodes[-1] if match.nodes else self._roots.get(chain.root)
+        following = match.nodes[-1] if match.nodes else self._roots.get(chain.salt)
         end = len(match.nodes) + 1
 
         def reuse(limit: ReuseLimit, why: str) -> Reuse:
@@ -435,9 +437,13 @@ class PrefixCache:
             assert node in parent.children
             assert parent.page < 0 or self._nodes[parent.key] is parent, "a page whose beginning is gone"
             assert not self._pages.is_held(node.page) or parent.page < 0 or self._pages.is_held(parent.page)
-        for key, root in self._roots.items():
-            assert root.key == key
+        for salt, root in self._roots.items():
+            assert root.key == root_key(salt)
             assert root.children, "an empty root"
+
+
+def _salt(root: _Node) -> str:
+    return root.tokens.decode("utf-8", "surrogatepass")
 
 
 def _num_common(wanted: NDArray[np.int32], tokens: bytes) -> int:
