@@ -17,13 +17,17 @@ from quipu.backends.choice import choose_backend
 from quipu.backends.program import CACHE_TYPES
 from quipu.chat import ChatTemplate, ReasoningParser
 from quipu.engine import (
+    CacheOptions,
     Engine,
     EventStream,
     SharedEngine,
     available_memory_bytes,
     num_usable_cores,
 )
+from quipu.engine.memory import parse_kv_size
 from quipu.engine.native_sampler import choose_sampler
+from quipu.engine.saved_state import read_state, write_state
+from quipu.engine.sequence_cache import DEFAULT_FOLDER_BYTES
 from quipu.errors import (
     ContextLengthError,
     InsufficientMemoryError,
@@ -62,6 +66,7 @@ class LLM:
         ctx_size: most tokens of a request, its prompt included.
         vocab_size: token ids are below it.
         threads: CPU threads in use.
+        context_shift: whether a full context goes on without its oldest half instead of ending.
         default_sampling: how tokens are chosen where a call brings no `SamplingParams`: what the file recommends
             (`general.sampling.*`) over the usual defaults.
     """
@@ -76,7 +81,13 @@ class LLM:
         device: str = "auto",
         batch_size: int = 2048,
         ubatch_size: int = 512,
-        kv_tokens: int | None = None,
+        kv_size: int | str | None = None,
+        prefix_cache: bool = True,
+        cache_bytes: int | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+        cache_folder_bytes: int = DEFAULT_FOLDER_BYTES,
+        context_shift: bool = False,
+        keep: int = 0,
         chat_template: str | None = None,
         seed: int | None = None,
     ) -> None:
@@ -88,7 +99,15 @@ class LLM:
             kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately.
             device: "auto" or "cpu".
             batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
-            kv_tokens: tokens that the cache holds over all requests; None: one full context, or several short ones.
+            kv_size: what the KV cache holds over all requests, in tokens, or in bytes with a unit ("2GiB"); None: one
+                full context, or several short ones.
+            prefix_cache: reuse what earlier requests computed of the same beginning. See docs/cache.md.
+            cache_bytes: most memory of the KV cache that holds what no request needs at present; None: all of it, up to
+                8 GiB. Where `kv_size` is not given, it grows by as much as is asked for here.
+            cache_folder: where pages of the prefix cache are kept on disk, for later processes too; None: nowhere.
+            cache_folder_bytes: most bytes of files there.
+            context_shift: when the context is full, drop the oldest half of it instead of ending. Said in a warning.
+            keep: tokens at the beginning that a context shift never drops; -1: the whole prompt.
             chat_template: name of a built-in template, or the text of one; None: the model's own.
             seed: start of the seeds of requests that bring none; None draws them at random.
 
@@ -100,6 +119,7 @@ class LLM:
         if device not in ("auto", "cpu"):
             raise UsageError(f"device {device!r} is not available in this build; use 'auto' or 'cpu'")
         kv_types = _kv_types(kv_type)
+        kv_tokens, kv_bytes = (None, None) if kv_size is None else parse_kv_size(kv_size)
         self.threads = _checked_threads(num_usable_cores() if threads is None else threads)
         self._reader = GGUFReader(path)
         self.path = Path(self._reader.path)
@@ -112,6 +132,9 @@ class LLM:
             ctx_size=ctx_size,
             kv_types=kv_types,
             kv_tokens=kv_tokens,
+            kv_bytes=kv_bytes,
+            cache=_cache_options(prefix_cache, cache_bytes, cache_folder, cache_folder_bytes),
+            fingerprint=self._reader.fingerprint,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
         )
@@ -123,6 +146,7 @@ class LLM:
             self._warnings += (f"only token ids are understood and given: {self._tokenizer_error}",)
         self._shared: SharedEngine | None = SharedEngine(engine)
         self._seed = seed
+        self.context_shift, self._keep = context_shift, keep
         self._template_lock = threading.Lock()
         self._template_name = chat_template
         self._template: ChatTemplate | None = None
@@ -155,6 +179,7 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        cache_salt: str = "",
     ) -> Completion: ...
 
     @overload
@@ -165,6 +190,7 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        cache_salt: str = "",
     ) -> list[Completion]: ...
 
     @overload
@@ -175,6 +201,7 @@ class LLM:
         *,
         stream: Literal[True],
         parse_special: bool = False,
+        cache_salt: str = "",
     ) -> EventStream[Event]: ...
 
     def generate(
@@ -184,6 +211,7 @@ class LLM:
         *,
         stream: bool = False,
         parse_special: bool = False,
+        cache_salt: str = "",
     ) -> Completion | list[Completion] | EventStream[Event]:
         """Continue a text, or a list of texts that are computed together.
 
@@ -193,6 +221,7 @@ class LLM:
             sampling: how tokens are chosen; for a list also one for each prompt. None: `default_sampling`.
             stream: return an iterator over events instead of waiting for the end.
             parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
+            cache_salt: only calls with the same salt reuse each other's work; one for each tenant keeps them apart.
 
         Raises:
             InvalidRequestError: the prompt is empty, or something in it is out of range.
@@ -202,7 +231,7 @@ class LLM:
         """
         is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
         prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
-        events = self._submit(prompts, sampling, lambda event: event)
+        events = self._submit(prompts, sampling, lambda event: event, cache_salt=cache_salt)
         if stream:
             return events
         completions = _fold(events)
@@ -216,6 +245,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[False] = False,
+        cache_salt: str = "",
         **variables: Any,
     ) -> Completion: ...
 
@@ -227,6 +257,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[False] = False,
+        cache_salt: str = "",
         **variables: Any,
     ) -> list[Completion]: ...
 
@@ -238,6 +269,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[True],
+        cache_salt: str = "",
         **variables: Any,
     ) -> EventStream[ChatEvent]: ...
 
@@ -248,6 +280,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: bool = False,
+        cache_salt: str = "",
         **variables: Any,
     ) -> Completion | list[Completion] | EventStream[ChatEvent]:
         """Answer a conversation, or a list of conversations that are computed together.
@@ -257,6 +290,7 @@ class LLM:
             sampling: as for `generate`.
             tools: descriptions of functions, for templates that show them to the model.
             stream: return an iterator over events instead of waiting for the end.
+            cache_salt: as for `generate`.
             variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
                 of `ChatTemplate.render`.
 
@@ -273,7 +307,9 @@ class LLM:
         shown = [self._tokens_shown(parser.markers) for parser in parsers]
         answers = [_Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
         by_id: dict[str, _Answer] = {}
-        events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown)
+        events = self._submit(
+            prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown, cache_salt
+        )
         by_id.update(zip(events.request_ids, answers, strict=True))
         if stream:
             return events
@@ -286,6 +322,7 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         translate: Callable[[Event], E],
         shown: Sequence[Mapping[int, str]] = (),
+        cache_salt: str = "",
     ) -> EventStream[E]:
         shared = self._open_engine()
         requests = []
@@ -296,8 +333,77 @@ class LLM:
             request_id = shared.new_id()
             if one.seed is None and self._seed is not None:
                 one = dataclasses.replace(one, seed=self._seed + int(request_id) - 1)
-            requests.append(Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens))
+            requests.append(
+                Request(
+                    request_id,
+                    tuple(token_ids),
+                    one,
+                    shown_tokens=shown_tokens,
+                    cache_salt=cache_salt,
+                    context_shift=self.context_shift,
+                    keep=self._keep,
+                )
+            )
         return EventStream(shared, shared.submit(requests), [request.request_id for request in requests], translate)
+
+    # --- saved states ------------------------------------------------------------------------------------------------
+
+    @property
+    def can_save_state(self) -> bool:
+        """Whether a request has ended whose state could be saved."""
+        return len(self._open_engine().engine.last_ended[0]) > 0
+
+    def save_state(self, path: str | os.PathLike[str], token_ids: Prompt | None = None, *, cache_salt: str = "") -> int:
+        """Write keys and values to a file, from which `restore_state` brings them back in another process.
+
+        Args:
+            path: the file; one that exists is replaced.
+            token_ids: the tokens, or text that is encoded as a prompt; as many of them as are in the cache are saved.
+                None: those of the request that ended last, prompt and answer.
+            cache_salt: the one that they were computed with.
+
+        Returns:
+            How many tokens were saved.
+
+        Raises:
+            UsageError: nothing of the tokens is in the cache.
+            StateFileError: the file cannot be written.
+        """
+        shared = self._open_engine()
+        if token_ids is None:
+            ids, cache_salt = shared.engine.last_ended
+        else:
+            ids = np.array(self._encode(token_ids, False), dtype=np.int32)
+        state = shared.between_steps(lambda engine: engine.export_state(ids, cache_salt))
+        write_state(Path(path), state, shared.engine.state_fingerprint)
+        return len(state.token_ids)
+
+    def restore_state(self, path: str | os.PathLike[str], *, cache_salt: str = "") -> list[int]:
+        """Bring back what `save_state` wrote: a later prompt that begins like its tokens need not be computed again.
+
+        Args:
+            path: the file.
+            cache_salt: of the calls that may use it.
+
+        Returns:
+            The tokens that are in the cache now, fewer than were saved where it is too small.
+
+        Raises:
+            UsageError: the prefix cache is off.
+            StateFileError: the file is missing, damaged, or belongs to another model, KV type or backend.
+        """
+        shared = self._open_engine()
+        engine = shared.engine
+        state = read_state(
+            Path(path),
+            engine.state_fingerprint,
+            page_bytes=engine.page_bytes,
+            page_size=engine.page_size,
+            max_tokens=engine.kv_size,
+            vocab_size=self.vocab_size,
+        )
+        count = shared.between_steps(lambda engine: engine.import_state(state, cache_salt))
+        return [int(token) for token in state.token_ids[:count]]
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
@@ -438,6 +544,7 @@ class _Answer:
             warnings,
             event.seed,
             event.error,
+            reuse=event.reuse,
             reasoning=reasoning,
         )
 
@@ -485,6 +592,15 @@ def _checked_threads(threads: int) -> int:
     if not 1 <= threads <= _MOST_THREADS:
         raise UsageError(f"threads must be between 1 and {_MOST_THREADS}, not {threads}")
     return threads
+
+
+def _cache_options(
+    enabled: bool, max_bytes: int | None, folder: str | os.PathLike[str] | None, folder_bytes: int
+) -> CacheOptions:
+    for name, size in (("cache_bytes", max_bytes), ("cache_folder_bytes", folder_bytes)):
+        if size is not None and size < 0:
+            raise UsageError(f"{name} must be 0 or more, not {size}")
+    return CacheOptions(enabled and max_bytes != 0, max_bytes, None if folder is None else Path(folder), folder_bytes)
 
 
 def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:

@@ -4,10 +4,12 @@ from quipu.engine.engine import Engine
 from quipu.engine.machine import available_memory_bytes, num_usable_cores
 from quipu.engine.sampler import Sampler
 from quipu.engine.sampling_reference import ReferenceSampler
+from quipu.engine.sequence_cache import CacheOptions
 from quipu.engine.sharing import SharedEngine
 from quipu.engine.stream import EventStream
 
 __all__ = [
+    "CacheOptions",
     "Engine",
     "EventStream",
     "ReferenceSampler",

@@ -65,6 +65,7 @@ class Engine:
         vocab_size: rows of the model's embedding.
         plan: the memory plan.
         warnings: what the user should know, one sentence each.
+        last_ended: the computed tokens of the sequence that ended last, and its `cache_salt`.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Engine:
         self._fingerprint = fingerprint
         self._cache = SequenceCache(self._pages, self._prefix_cache(cache))
         self._scheduler = Scheduler(self._pages, self._cache, max_tokens=max_tokens, max_outputs=max_outputs)
+        self.last_ended: tuple[NDArray[np.int32], str] = np.zeros(0, dtype=np.int32), ""
         self._live: dict[str, SequenceState] = {}
         self._arrivals: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
@@ -153,6 +155,10 @@ class Engine:
     @property
     def page_size(self) -> int:
         return self._pages.page_size
+
+    @property
+    def page_bytes(self) -> int:
+        return self._runner.kv.spec.bytes_per_page
 
     @property
     def num_running(self) -> int:
@@ -221,9 +227,9 @@ class Engine:
     def settle(self) -> list[Event]:
         """Let arrivals and aborts take effect without computing anything, and return the events of the latter."""
         while self._arrivals:
-            sequence = self._arrivals.popleft()
-            self._cache.arrive(sequence)
-            self._scheduler.add(sequence)
+            arrival = self._arrivals.popleft()
+            self._cache.arrive(arrival)
+            self._scheduler.add(arrival)
         events = []
         while self._aborts:
             sequence = self._live.get(self._aborts.popleft())
@@ -259,16 +265,15 @@ class Engine:
         """What a saved state belongs to."""
         return state_fingerprint(self._fingerprint(), self._runner.kv)
 
-    def export_state(self, token_ids: Sequence[int], cache_salt: str = "") -> SavedState:
+    def export_state(self, token_ids: Sequence[int] | NDArray[np.int32], cache_salt: str = "") -> SavedState:
         """The state of a sequence that has ended, as far as it is still in the cache.
 
         Raises:
             UsageError: nothing of it is.
         """
         tokens = np.array(token_ids, dtype=np.int32)
-        num_tokens, pages = 0, []
-        if self._cache.cache is not None:
-            num_tokens, pages = self._cache.cache.export(tokens, cache_salt)
+        cache = self._cache.cache
+        num_tokens, pages = (0, []) if cache is None else cache.export(tokens, cache_salt)
         if num_tokens == 0:
             raise UsageError("nothing of these tokens is in the KV cache; compute them first, with the same cache_salt")
         return SavedState(tokens[:num_tokens], pages)
@@ -413,6 +418,8 @@ class Engine:
         return events
 
     def _drop(self, sequence: SequenceState) -> None:
+        if sequence.num_computed:
+            self.last_ended = sequence.tokens(0, sequence.num_computed).copy(), sequence.request.cache_salt
         self._scheduler.remove(sequence)
         del self._live[sequence.request_id]
 

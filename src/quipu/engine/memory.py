@@ -77,7 +77,7 @@ def plan_memory(
     """Size the context and the KV cache.
 
     The pool of the KV cache is main memory, so what the prefix cache keeps lies in it: there is no second copy. A
-    `cache_bytes` that is asked for makes the pool larger by as much, where its size is not given.
+    `cache_bytes` that is asked for makes the pool larger by as much where its size is not given, and memory allows it.
 
     Args:
         spec: a page of the cache.
@@ -111,9 +111,10 @@ def plan_memory(
             available_bytes=available_bytes,
         )
     if kv_tokens is None:
-        wanted = max(_DEFAULT_POOL_TOKENS, ctx_size + (cache_bytes or 0) // spec.bytes_per_token)
-        extra = wanted if affordable is None else min(wanted, affordable)
-        num_pages = max(num_pages, extra // spec.page_size)
+        wanted = _DEFAULT_POOL_TOKENS
+        if affordable is not None:
+            wanted = min(max(wanted, ctx_size + (cache_bytes or 0) // spec.bytes_per_token), affordable)
+        num_pages = max(num_pages, wanted // spec.page_size)
     kept_bytes = _DEFAULT_CACHE_BYTES if cache_bytes is None else cache_bytes
     return MemoryPlan(
         ctx_size,

@@ -146,7 +146,7 @@ class PageStore:
     # --- in the threads ----------------------------------------------------------------------------------------------
 
     def _write(self, page: StoredPage, data: NDArray[np.uint8]) -> None:
-        body = (_BODY.pack(page.key, page.parent, len(page.tokens) // 4), page.tokens, data)
+        body = (_BODY.pack(page.key, page.parent, len(page.tokens) // 4), page.tokens, data.data)
         try:
             if not self._is_broken:
                 write_sealed(self._path(page.key), _KIND, self._fingerprint, body)

@@ -40,7 +40,7 @@ def write_state(path: Path, state: SavedState, fingerprint: bytes) -> None:
     page_bytes = state.pages[0].nbytes if state.pages else 0
     head = _BODY.pack(len(state.token_ids), len(state.pages), page_bytes)
     try:
-        write_sealed(path, _KIND, fingerprint, (head, tokens, *state.pages))
+        write_sealed(path, _KIND, fingerprint, (head, tokens, *(page.data for page in state.pages)))
     except OSError as error:
         raise StateFileError(
             f"{path}: the state cannot be written ({error.strerror}); check the folder and the free space"

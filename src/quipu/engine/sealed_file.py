@@ -27,7 +27,7 @@ CHECKSUM_BYTES = 32
 _HEAD = struct.Struct(f"<8s{FINGERPRINT_BYTES}sQ")
 OVERHEAD_BYTES = _HEAD.size + CHECKSUM_BYTES
 
-Part = bytes | NDArray[np.uint8]
+Part = bytes | memoryview
 
 
 class SealError(Exception):
@@ -40,7 +40,7 @@ def write_sealed(path: Path, kind: bytes, fingerprint: bytes, body: Sequence[Par
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
-    head = _HEAD.pack(kind, fingerprint, sum(memoryview(part).nbytes for part in body))
+    head = _HEAD.pack(kind, fingerprint, sum(len(part) for part in body))
     checksum = blake2b(head, digest_size=CHECKSUM_BYTES)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -93,7 +93,7 @@ def read_sealed(path: Path, kind: bytes, fingerprint: bytes, *, most_bytes: int)
         raise SealError("the file is cut off")
     body = content[:length]
     checksum = blake2b(head, digest_size=CHECKSUM_BYTES)
-    checksum.update(body)
+    checksum.update(body.data)
     if checksum.digest() != content[length:].tobytes():
         raise SealError("its checksum is wrong")
     return body

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from quipu.engine.engine import Engine
 from quipu.errors import EngineError, UsageError
 from quipu.types import Event, Request
+
+T = TypeVar("T")
 
 
 class Inbox:
@@ -108,6 +111,15 @@ class SharedEngine:
             self.engine.abort(request_id)
         inbox.request_ids.clear()
 
+    def between_steps(self, action: Callable[[Engine], T]) -> T:
+        """What `action` does with the engine while nobody steps it."""
+        with self._changed:
+            if self._is_closed:
+                raise UsageError("the model is closed; open it again")
+            while self._leader is not None:
+                self._changed.wait()
+            return action(self.engine)
+
     def close(self) -> None:
         """End all requests, after the step that is under way. Later ones are refused."""
         with self._changed:
@@ -115,6 +127,7 @@ class SharedEngine:
             while self._leader is not None:
                 self._changed.wait()
             self._fail("the model was closed before the request had ended")
+        self.engine.close()
 
     def _lead(self) -> None:
         """One step for everybody, unless somebody else has begun one."""
