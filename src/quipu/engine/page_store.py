@@ -149,7 +149,7 @@ class PageStore:
         body = (_BODY.pack(page.key, page.parent, len(page.tokens) // 4), page.tokens, data.data)
         try:
             if not self._is_broken:
-                write_sealed(self._path(page.key), _KIND, self._fingerprint, body)
+                write_sealed(self._path(page.key), _KIND, self._fingerprint, body, is_durable=False)
                 self.num_stored += 1
                 self._used_bytes += _BODY.size + len(page.tokens) + data.nbytes + OVERHEAD_BYTES
                 if self._used_bytes > self._max_bytes:

@@ -34,8 +34,12 @@ class SealError(Exception):
     """The file is damaged, of another kind, or of another model. Its text is the reason, to be put behind the path."""
 
 
-def write_sealed(path: Path, kind: bytes, fingerprint: bytes, body: Sequence[Part]) -> None:
-    """Write a file beside `path`, and rename it once all is on the disk.
+def write_sealed(path: Path, kind: bytes, fingerprint: bytes, body: Sequence[Part], *, is_durable: bool = True) -> None:
+    """Write a file beside `path`, and rename it once it is complete.
+
+    Args:
+        is_durable: wait until it is on the disk, so that a power cut leaves one of the two files. Otherwise it may
+            leave a damaged one, which `read_sealed` finds.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -51,8 +55,9 @@ def write_sealed(path: Path, kind: bytes, fingerprint: bytes, body: Sequence[Par
                 checksum.update(part)
                 file.write(part)
             file.write(checksum.digest())
-            file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
