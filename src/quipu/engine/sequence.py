@@ -1,7 +1,8 @@
-"""One request while it lives in the engine: its tokens, how far they are computed, and when it is finished."""
+"""One choice of a request while it lives in the engine: its tokens, how far they are computed, when it is finished."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -38,6 +39,12 @@ class Chains:
     early_chain: Any
 
 
+class Pending(Protocol):
+    """Something that is prepared elsewhere, such as a `concurrent.futures.Future`."""
+
+    def done(self) -> bool: ...
+
+
 class SequenceState:
     """The tokens of a request. `num_computed` of them are in the KV cache and chase the `num_known`.
 
@@ -45,12 +52,19 @@ class SequenceState:
 
     Attributes:
         request: what was asked.
+        choice: which of the request's choices this is, from 0.
+        siblings: all choices of the request that have not ended, this one included.
+        number: the order of arrival; later ones are larger.
         seed: the seed in use.
+        max_tokens: most tokens to generate.
         end_ids: tokens that end the generation.
         num_known: tokens of the prompt and generated ones.
         num_computed: tokens whose keys and values are in the cache.
         num_delivered: prompt tokens whose logits have been delivered, where asked for.
+        num_shared: tokens whose pages were found ready when it started last.
         table: the pages that hold them.
+        pending: what it waits for before it can start, such as a grammar; None: nothing.
+        deadline: the moment at which it has to end.
         arrival_s, started_s, first_token_s: moments; None until they come.
         finish_reason: None while it runs.
         error: one sentence, where it failed.
@@ -60,6 +74,8 @@ class SequenceState:
         self,
         request: Request,
         *,
+        choice: int = 0,
+        number: int = 0,
         ctx_size: int,
         seed: int,
         chains: Chains,
@@ -70,27 +86,40 @@ class SequenceState:
     ) -> None:
         sampling = request.sampling
         self.request = request
+        self.choice = choice
+        self.siblings = [self]
+        self.number = number
         self.seed = seed
         self.end_ids = end_ids
         self.num_prompt = len(request.prompt_token_ids)
         self.num_known = self.num_prompt
         self.num_computed = 0
         self.num_delivered = 0
+        self.num_shared = 0
         self.table = PageTable()
+        self.pending: Pending | None = None
+        self.deadline = math.inf if request.deadline_s is None else arrival_s + request.deadline_s
+        self.was_charged = False  # for its prompt; see fairness.py
         self.arrival_s = arrival_s
         self.started_s: float | None = None
         self.first_token_s: float | None = None
         self.finish_reason: FinishReason | None = None
         self.error = ""
         room = ctx_size - self.num_prompt
-        self._max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
-        self._tokens = np.empty(self.num_prompt + min(self._max_tokens, 256), dtype=np.int32)
+        self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        self._tokens = np.empty(self.num_prompt + min(self.max_tokens, 256), dtype=np.int32)
         self._tokens[: self.num_prompt] = request.prompt_token_ids
         self._chains = chains
         self._num_penalized = num_penalized(sampling)
         self._detokenizer = detokenizer
         self._text_vocab_size = text_vocab_size
         self._stop = StopMatcher(sampling.stop)
+        self._delivers_logits = request.prompt_logits and choice == 0
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it cannot start yet."""
+        return self.pending is not None and not self.pending.done()
 
     @property
     def request_id(self) -> str:
@@ -108,7 +137,7 @@ class SequenceState:
     @property
     def wants_token(self) -> bool:
         """Whether a token follows once all known ones are computed."""
-        return self._max_tokens > 0
+        return self.max_tokens > 0
 
     @property
     def chain(self) -> Any:
@@ -130,11 +159,18 @@ class SequenceState:
 
     def preempt(self) -> None:
         """Forget what was computed. The caller frees the pages."""
-        self.num_computed = 0
+        self.num_computed = self.num_shared = 0
+
+    def take_over(self, table: PageTable, num_tokens: int) -> None:
+        """Start with pages that hold its first `num_tokens`; some are left to compute."""
+        assert self.num_computed == len(self.table) == 0
+        assert num_tokens < self.num_known
+        self.table = table
+        self.num_computed = self.num_shared = num_tokens
 
     def num_undelivered(self, end: int) -> int:
         """Of the first `end` tokens, how many have logits that were asked for and not delivered."""
-        return max(0, min(end, self.num_prompt) - self.num_delivered) if self.request.prompt_logits else 0
+        return max(0, min(end, self.num_prompt) - self.num_delivered) if self._delivers_logits else 0
 
     def advance(self, num_tokens: int) -> None:
         """Another `num_tokens` are computed."""
@@ -146,7 +182,7 @@ class SequenceState:
     def add_token(self, token_id: int, now_s: float) -> str:
         """Append a generated token, see whether it is the last, and return the text that became final."""
         if self.num_known == len(self._tokens):
-            grown = np.empty(min(2 * self.num_known, self.num_prompt + self._max_tokens), dtype=np.int32)
+            grown = np.empty(min(2 * self.num_known, self.num_prompt + self.max_tokens), dtype=np.int32)
             grown[: self.num_known] = self._tokens
             self._tokens = grown
         self._tokens[self.num_known] = token_id
@@ -160,7 +196,7 @@ class SequenceState:
             text = self._text_of(token_id)
             if self._stop.stopped:
                 self.finish_reason = FinishReason.STOP
-            elif self.num_generated >= self._max_tokens:
+            elif self.num_generated >= self.max_tokens:
                 self.finish_reason = FinishReason.LENGTH
         return text + self._rest_of_text() if self.finish_reason is not None else text
 
@@ -185,6 +221,7 @@ class SequenceState:
             seed=self.seed if finished else None,
             error=self.error,
             logits=logits,
+            choice=self.choice,
         )
 
     def _text_of(self, token_id: int) -> str:
