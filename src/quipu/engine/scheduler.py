@@ -34,13 +34,15 @@ class Work(NamedTuple):
 
     Attributes:
         sequence: whose tokens.
-        num_tokens: how many of them, from `sequence.num_computed` on.
+        begin: the first of them, `sequence.num_computed`.
+        num_tokens: how many.
         completes: all known tokens are computed then.
         num_outputs: rows of logits wanted, those of the last tokens.
         num_prompt_rows: how many of these are to be delivered as logits of the prompt.
     """
 
     sequence: SequenceState
+    begin: int
     num_tokens: int
     completes: bool
     num_outputs: int
@@ -200,9 +202,7 @@ class Scheduler:
         """How many tokens of `sequence`, after `num_computed`, the rest of the step's budget allows."""
         num_computed = sequence.num_computed if num_computed is None else num_computed
         num_tokens = min(sequence.num_known - num_computed, self._tokens_left)
-        if num_tokens <= 1 and num_computed > 0:
-            return num_tokens
-        if self._prompt_time_left_s is not None:
+        if self._prompt_time_left_s is not None and num_tokens > 1:
             within = self._step_time.num_tokens_within(self._prompt_time_left_s, num_computed)
             num_tokens = min(num_tokens, max(within, self._least_chunk_left))
         if sequence.num_undelivered(sequence.num_prompt):
@@ -210,16 +210,16 @@ class Scheduler:
         return max(num_tokens, 0)
 
     def _take(self, step: dict[SequenceState, Work], sequence: SequenceState, num_tokens: int) -> None:
-        num_remaining = sequence.num_remaining
+        begin, num_remaining = sequence.num_computed, sequence.num_remaining
         completes = num_tokens == num_remaining
-        num_prompt_rows = sequence.num_undelivered(sequence.num_computed + num_tokens)
+        num_prompt_rows = sequence.num_undelivered(begin + num_tokens)
         num_outputs = max(num_prompt_rows, int(completes and sequence.wants_token))
-        step[sequence] = Work(sequence, num_tokens, completes, num_outputs, num_prompt_rows)
+        step[sequence] = Work(sequence, begin, num_tokens, completes, num_outputs, num_prompt_rows)
         self._tokens_left -= num_tokens
         self._outputs_left -= num_outputs
         if self._prompt_time_left_s is not None and num_remaining > 1:
             times = self._step_time.times
-            context = sequence.num_computed + num_tokens / 2
+            context = begin + num_tokens / 2
             self._prompt_time_left_s -= num_tokens * (times.per_token_s + times.per_product_s * context)
             self._prompt_time_left_s = max(0.0, self._prompt_time_left_s)
             self._least_chunk_left = max(0, self._least_chunk_left - num_tokens)

@@ -74,8 +74,9 @@ class SequenceState:
         self,
         request: Request,
         *,
-        choice: int = 0,
-        number: int = 0,
+        choice: int,
+        siblings: list[SequenceState],
+        number: int,
         ctx_size: int,
         seed: int,
         chains: Chains,
@@ -87,7 +88,7 @@ class SequenceState:
         sampling = request.sampling
         self.request = request
         self.choice = choice
-        self.siblings = [self]
+        self.siblings = siblings
         self.number = number
         self.seed = seed
         self.end_ids = end_ids
@@ -152,6 +153,10 @@ class SequenceState:
             return _NO_TOKENS
         begin = 0 if self._num_penalized < 0 else max(0, self.num_known - self._num_penalized)
         return self._tokens[begin : self.num_known]
+
+    def token(self, position: int) -> int:
+        """The known token at a position."""
+        return self._tokens.item(position)
 
     def tokens(self, begin: int, end: int) -> NDArray[np.int32]:
         """Known tokens begin ... end - 1; a view."""
