@@ -23,7 +23,7 @@ from quipu.engine.pages import PageAllocator, PageTable
 from quipu.engine.sequence import SequenceState
 from quipu.engine.step_time import StepTimeModel
 
-_LEAST_CHUNK = 8  # prompt tokens that a step may always take; the row kernels' number, which costs little beside others
+_LEAST_CHUNK = 4  # prompt tokens that a step takes even where there is no time: they cost little beside what decodes
 _SLOWDOWN = 2.0  # of a stream, at most, while prompts are computed beside it
 _FIRST_MEAN_OUTPUT = 64.0  # tokens, before any request has ended
 _MEAN_OUTPUT_RATE = 0.05

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 _FORGET = 0.95  # per observation of the same class: about twenty steps count
 _TOKENS_SCALE, _PRODUCT_SCALE = 64.0, 65536.0  # keep the three sums of like size
+_NUM_SUMS = 10
 _NUM_CLASSES = 12  # of steps: 1, 2-3, 4-7, ... tokens
 _USUAL_ERROR = 0.1  # relative, before anything is known
 _LEAST_ERROR = 0.02  # the clock and the system are no better
@@ -28,6 +29,7 @@ _HUBER = 3.0  # usual errors up to which an observation has its full weight
 _FEWEST_KNOWN = 3  # observations of a class before one can be far off
 _RIDGE = 1e-6  # of the largest sum: decides where observations leave a coefficient open
 _SHORTEST_S = 1e-9
+_UNLIMITED = 1 << 31
 
 
 class StepTimes(NamedTuple):
@@ -47,7 +49,7 @@ class StepTimeModel:
 
     def __init__(self) -> None:
         self.num_observed = 0
-        self._sums = [[0.0] * 9 for _ in range(_NUM_CLASSES)]
+        self._sums = [[0.0] * _NUM_SUMS for _ in range(_NUM_CLASSES)]
         self._counts = [0] * _NUM_CLASSES
         self._usual_error = _USUAL_ERROR
         self._times: StepTimes | None = StepTimes(0.0, 0.0, 0.0)
@@ -56,7 +58,9 @@ class StepTimeModel:
     def times(self) -> StepTimes:
         """The coefficients as of now; all 0 before the first step."""
         if self._times is None:
-            self._times = _fit([sum(column) for column in zip(*self._sums, strict=True)])
+            # Each class divided by its mean squared time: errors are relative.
+            relative = [[value * sums[0] / sums[-1] for value in sums] for sums in self._sums if sums[0] > 0]
+            self._times = _fit([sum(column) for column in zip(*relative, strict=True)])
         return self._times
 
     def predict(self, num_tokens: float, context: float) -> float:
@@ -73,7 +77,9 @@ class StepTimeModel:
         linear = per_token_s + per_product_s * num_computed
         # n * linear + n^2 * per_product_s / 2 = seconds, solved in the form that cancels nothing.
         divisor = linear + math.sqrt(linear * linear + 2 * per_product_s * seconds)
-        return int(min(2 * seconds / divisor, 2.0**31)) if divisor > 0 else 2**31
+        if divisor > 0:
+            return int(min(2 * seconds / divisor, _UNLIMITED))
+        return 0 if linear + per_product_s > 0 else _UNLIMITED
 
     def observe(self, num_tokens: int, context: float, seconds: float) -> None:
         """Learn from a step of `num_tokens` that attended to `context` tokens each, on average."""
@@ -87,12 +93,10 @@ class StepTimeModel:
             weight = min(1.0, limit / error) if error > 0 else 1.0
             # A single step cannot raise the usual error at will, a lasting change can.
             self._usual_error += _ERROR_RATE * (min(error, 2 * limit) - self._usual_error)
-        # Divided by the time, so that errors are relative; the right-hand side becomes 1.
-        x = 1.0 / seconds
-        y = num_tokens / _TOKENS_SCALE / seconds
-        z = num_tokens * context / _PRODUCT_SCALE / seconds
+        y, z = num_tokens / _TOKENS_SCALE, num_tokens * context / _PRODUCT_SCALE
         sums = self._sums[size_class]
-        for i, value in enumerate((x * x, x * y, x * z, y * y, y * z, z * z, x, y, z)):
+        products = (1.0, y, z, y * y, y * z, z * z, seconds, y * seconds, z * seconds, seconds * seconds)
+        for i, value in enumerate(products):
             sums[i] = _FORGET * sums[i] + weight * value
         self._counts[size_class] += 1
         self.num_observed += 1
@@ -105,11 +109,10 @@ def _fit(sums: list[float]) -> StepTimes:
     Where the steps so far leave it open, time is put down to the tokens: then nothing large is believed to be free.
 
     Args:
-        sums: of x*x, x*y, x*z, y*y, y*z, z*z, x, y, z.
+        sums: of 1, y, z, y*y, y*z, z*z, t, y*t, z*t, t*t for the scaled tokens y, products z and seconds t.
     """
-    xx, xy, xz, yy, yz, zz, x, y, z = sums
-    matrix = [[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]
-    right = [x, y, z]
+    count, y, z, yy, yz, zz, *right, _ = sums
+    matrix = [[count, y, z], [y, yy, yz], [z, yz, zz]]
     best, best_gain = (0.0, 0.0, 0.0), 0.0
     for size in (1, 2, 3):
         for chosen in itertools.combinations((1, 0, 2), size):
