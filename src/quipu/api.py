@@ -77,6 +77,8 @@ class LLM:
         batch_size: int = 2048,
         ubatch_size: int = 512,
         kv_tokens: int | None = None,
+        itl_target_s: float | None = None,
+        deterministic: bool | None = None,
         chat_template: str | None = None,
         seed: int | None = None,
     ) -> None:
@@ -89,6 +91,10 @@ class LLM:
             device: "auto" or "cpu".
             batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
             kv_tokens: tokens that the cache holds over all requests; None: one full context, or several short ones.
+            itl_target_s: seconds that the tokens of a stream may lie apart while prompts of others are computed, as far
+                as the model is fast enough; None: twice what they would without.
+            deterministic: a request's tokens and logits are the same, bit for bit, whatever is computed beside it;
+                prompts take several times as long. None: as QUIPU_DETERMINISTIC says, 0 or 1.
             chat_template: name of a built-in template, or the text of one; None: the model's own.
             seed: start of the seeds of requests that bring none; None draws them at random.
 
@@ -114,6 +120,8 @@ class LLM:
             kv_tokens=kv_tokens,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
+            itl_target_s=itl_target_s,
+            deterministic=_deterministic_by_environment() if deterministic is None else deterministic,
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
@@ -202,7 +210,7 @@ class LLM:
         """
         is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
         prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
-        events = self._submit(prompts, sampling, lambda event: event)
+        events = self._submit(prompts, sampling, lambda event: event, streamed=stream)
         if stream:
             return events
         completions = _fold(events)
@@ -273,7 +281,9 @@ class LLM:
         shown = [self._tokens_shown(parser.markers) for parser in parsers]
         answers = [_Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
         by_id: dict[str, _Answer] = {}
-        events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown)
+        events = self._submit(
+            prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown, streamed=stream
+        )
         by_id.update(zip(events.request_ids, answers, strict=True))
         if stream:
             return events
@@ -286,6 +296,8 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         translate: Callable[[Event], E],
         shown: Sequence[Mapping[int, str]] = (),
+        *,
+        streamed: bool,
     ) -> EventStream[E]:
         shared = self._open_engine()
         requests = []
@@ -296,7 +308,8 @@ class LLM:
             request_id = shared.new_id()
             if one.seed is None and self._seed is not None:
                 one = dataclasses.replace(one, seed=self._seed + int(request_id) - 1)
-            requests.append(Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens))
+            request = Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens, streamed=streamed)
+            requests.append(request)
         return EventStream(shared, shared.submit(requests), [request.request_id for request in requests], translate)
 
     # --- tokens ------------------------------------------------------------------------------------------------------
@@ -337,7 +350,7 @@ class LLM:
         if len(ids) > self.ctx_size:
             raise ContextLengthError(len(ids), self.ctx_size)
         self._check_result(len(ids))
-        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True)
+        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True, streamed=False)
         result = np.empty((len(ids), self.vocab_size), dtype=np.float32)
         num_rows = 0
         with EventStream(shared, shared.submit([request]), [request.request_id], lambda event: event) as stream:
@@ -438,6 +451,7 @@ class _Answer:
             warnings,
             event.seed,
             event.error,
+            choice=event.choice,
             reasoning=reasoning,
         )
 
@@ -485,6 +499,13 @@ def _checked_threads(threads: int) -> int:
     if not 1 <= threads <= _MOST_THREADS:
         raise UsageError(f"threads must be between 1 and {_MOST_THREADS}, not {threads}")
     return threads
+
+
+def _deterministic_by_environment() -> bool:
+    value = os.environ.get("QUIPU_DETERMINISTIC", "0")
+    if value not in ("0", "1"):
+        raise UsageError(f"QUIPU_DETERMINISTIC must be 0 or 1, not {value!r}")
+    return value == "1"
 
 
 def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:
