@@ -105,7 +105,7 @@ def started_engine(num_sequences: int, vocab_size: int, sampler: Sampler, tokeni
     )
     sampling = SamplingParams(ignore_eos=True, seed=1)
     for number in range(num_sequences):
-        prompt = tuple(range(1000, 1000 + PROMPT_TOKENS + number))
+        prompt = tuple(range(100, 100 + PROMPT_TOKENS + number))
         engine.submit(Request(str(number), prompt, sampling, streamed=False))
     while engine.num_waiting or len(engine.step()) < num_sequences:
         engine.step()

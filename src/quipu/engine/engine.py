@@ -211,7 +211,7 @@ class Engine:
             self._pages.num_pages,
             self._pages.num_free,
             self._scheduler.mean_output_tokens,
-            self.step_time.times,
+            self.step_time.last_times,
         )
 
     def check(self, prompt_token_ids: Sequence[int], sampling: SamplingParams) -> None:

@@ -175,7 +175,9 @@ class SequenceState:
 
     def num_undelivered(self, end: int) -> int:
         """Of the first `end` tokens, how many have logits that were asked for and not delivered."""
-        return max(0, min(end, self.num_prompt) - self.num_delivered) if self._delivers_logits else 0
+        if not self._delivers_logits:
+            return 0
+        return max(0, min(end, self.num_prompt) - self.num_delivered)
 
     def advance(self, num_tokens: int) -> None:
         """Another `num_tokens` are computed."""

@@ -26,6 +26,7 @@ _USUAL_ERROR = 0.1  # relative, before anything is known
 _LEAST_ERROR = 0.02  # the clock and the system are no better
 _ERROR_RATE = 0.1
 _HUBER = 3.0  # usual errors up to which an observation has its full weight
+_REFIT = 8  # observations after which the coefficients are found anew, unless somebody asks before
 _FEWEST_KNOWN = 3  # observations of a class before one can be far off
 _RIDGE = 1e-6  # of the largest sum: decides where observations leave a coefficient open
 _SHORTEST_S = 1e-9
@@ -45,6 +46,7 @@ class StepTimeModel:
 
     Attributes:
         num_observed: steps that were observed.
+        last_times: the coefficients when they were last needed; what other threads may read.
     """
 
     def __init__(self) -> None:
@@ -52,16 +54,18 @@ class StepTimeModel:
         self._sums = [[0.0] * _NUM_SUMS for _ in range(_NUM_CLASSES)]
         self._counts = [0] * _NUM_CLASSES
         self._usual_error = _USUAL_ERROR
-        self._times: StepTimes | None = StepTimes(0.0, 0.0, 0.0)
+        self.last_times = StepTimes(0.0, 0.0, 0.0)
+        self._num_fitted = 0  # observations that the coefficients know of
 
     @property
     def times(self) -> StepTimes:
         """The coefficients as of now; all 0 before the first step."""
-        if self._times is None:
+        if self._num_fitted < self.num_observed:
+            self._num_fitted = self.num_observed
             # Each class divided by its mean squared time: errors are relative.
             relative = [[value * sums[0] / sums[-1] for value in sums] for sums in self._sums if sums[0] > 0]
-            self._times = _fit([sum(column) for column in zip(*relative, strict=True)])
-        return self._times
+            self.last_times = _fit([sum(column) for column in zip(*relative, strict=True)])
+        return self.last_times
 
     def predict(self, num_tokens: float, context: float) -> float:
         """Seconds of a step of `num_tokens` that attend to `context` tokens each, on average; 0 before the first."""
@@ -87,7 +91,9 @@ class StepTimeModel:
         weight = 1.0
         size_class = min(num_tokens.bit_length() - 1, _NUM_CLASSES - 1)
         if self._counts[size_class] >= _FEWEST_KNOWN:
-            predicted_s = self.predict(num_tokens, context)
+            # The coefficients need not be the latest: solving for them at each step would cost more than all the rest.
+            known = self.times if self.num_observed - self._num_fitted >= _REFIT else self.last_times
+            predicted_s = known.base_s + num_tokens * (known.per_token_s + known.per_product_s * context)
             error = abs(seconds - predicted_s) / max(min(seconds, predicted_s), _SHORTEST_S)
             limit = _HUBER * max(self._usual_error, _LEAST_ERROR)
             weight = min(1.0, limit / error) if error > 0 else 1.0
@@ -100,7 +106,6 @@ class StepTimeModel:
             sums[i] = _FORGET * sums[i] + weight * value
         self._counts[size_class] += 1
         self.num_observed += 1
-        self._times = None
 
 
 def _fit(sums: list[float]) -> StepTimes:
@@ -113,8 +118,11 @@ def _fit(sums: list[float]) -> StepTimes:
     """
     count, y, z, yy, yz, zz, *right, _ = sums
     matrix = [[count, y, z], [y, yy, yz], [z, yz, zz]]
+    every = _solve(matrix, right)
+    if every is not None and min(every) >= 0:
+        return StepTimes(every[0], every[1] / _TOKENS_SCALE, every[2] / _PRODUCT_SCALE)
     best, best_gain = (0.0, 0.0, 0.0), 0.0
-    for size in (1, 2, 3):
+    for size in (1, 2):
         for chosen in itertools.combinations((1, 0, 2), size):
             solution = _solve([[matrix[i][j] for j in chosen] for i in chosen], [right[i] for i in chosen])
             if solution is None or min(solution) < 0:
