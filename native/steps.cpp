@@ -15,7 +15,8 @@ namespace {
 // ones, so that cores of uneven speed finish together.
 class RowUnits {
   public:
-    RowUnits(const Kernels &kernels, const Matrix &weight, int num_tokens) : rows_(weight.rows) {
+    // Without tokens there are none: most steps of a long prompt want no logits.
+    RowUnits(const Kernels &kernels, const Matrix &weight, int num_tokens) : rows_(num_tokens ? weight.rows : 0) {
         if (num_tokens > kernels.max_row_tokens) {
             long_ = short_ = kTileRows;
             return;

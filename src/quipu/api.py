@@ -88,6 +88,8 @@ class LLM:
         cache_folder_bytes: int = DEFAULT_FOLDER_BYTES,
         context_shift: bool = False,
         keep: int = 0,
+        itl_target_s: float | None = None,
+        deterministic: bool | None = None,
         chat_template: str | None = None,
         seed: int | None = None,
     ) -> None:
@@ -108,6 +110,10 @@ class LLM:
             cache_folder_bytes: most bytes of files there.
             context_shift: when the context is full, drop the oldest half of it instead of ending. Said in a warning.
             keep: tokens at the beginning that a context shift never drops; -1: the whole prompt.
+            itl_target_s: seconds that the tokens of a stream may lie apart while prompts of others are computed, as far
+                as the model is fast enough; None: twice what they would without.
+            deterministic: a request's tokens and logits are the same, bit for bit, whatever is computed beside it;
+                prompts take several times as long. None: as QUIPU_DETERMINISTIC says, 0 or 1.
             chat_template: name of a built-in template, or the text of one; None: the model's own.
             seed: start of the seeds of requests that bring none; None draws them at random.
 
@@ -137,6 +143,8 @@ class LLM:
             fingerprint=self._reader.fingerprint,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
+            itl_target_s=itl_target_s,
+            deterministic=_deterministic_by_environment() if deterministic is None else deterministic,
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
@@ -231,7 +239,7 @@ class LLM:
         """
         is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
         prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
-        events = self._submit(prompts, sampling, lambda event: event, cache_salt=cache_salt)
+        events = self._submit(prompts, sampling, lambda event: event, streamed=stream, cache_salt=cache_salt)
         if stream:
             return events
         completions = _fold(events)
@@ -308,7 +316,12 @@ class LLM:
         answers = [_Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
         by_id: dict[str, _Answer] = {}
         events = self._submit(
-            prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown, cache_salt
+            prompts,
+            sampling,
+            lambda event: by_id[event.request_id].translate(event),
+            shown,
+            streamed=stream,
+            cache_salt=cache_salt,
         )
         by_id.update(zip(events.request_ids, answers, strict=True))
         if stream:
@@ -322,6 +335,8 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         translate: Callable[[Event], E],
         shown: Sequence[Mapping[int, str]] = (),
+        *,
+        streamed: bool,
         cache_salt: str = "",
     ) -> EventStream[E]:
         shared = self._open_engine()
@@ -339,6 +354,7 @@ class LLM:
                     tuple(token_ids),
                     one,
                     shown_tokens=shown_tokens,
+                    streamed=streamed,
                     cache_salt=cache_salt,
                     context_shift=self.context_shift,
                     keep=self._keep,
@@ -443,7 +459,7 @@ class LLM:
         if len(ids) > self.ctx_size:
             raise ContextLengthError(len(ids), self.ctx_size)
         self._check_result(len(ids))
-        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True)
+        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True, streamed=False)
         result = np.empty((len(ids), self.vocab_size), dtype=np.float32)
         num_rows = 0
         with EventStream(shared, shared.submit([request]), [request.request_id], lambda event: event) as stream:
@@ -544,6 +560,7 @@ class _Answer:
             warnings,
             event.seed,
             event.error,
+            choice=event.choice,
             reuse=event.reuse,
             reasoning=reasoning,
         )
@@ -601,6 +618,13 @@ def _cache_options(
         if size is not None and size < 0:
             raise UsageError(f"{name} must be 0 or more, not {size}")
     return CacheOptions(enabled and max_bytes != 0, max_bytes, None if folder is None else Path(folder), folder_bytes)
+
+
+def _deterministic_by_environment() -> bool:
+    value = os.environ.get("QUIPU_DETERMINISTIC", "0")
+    if value not in ("0", "1"):
+        raise UsageError(f"QUIPU_DETERMINISTIC must be 0 or 1, not {value!r}")
+    return value == "1"
 
 
 def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:

@@ -43,7 +43,10 @@ class ContextLengthError(UsageError):
     Attributes:
         num_prompt_tokens: tokens in the prompt.
         ctx_size: tokens that the context holds.
+        field: "prompt".
     """
+
+    field = "prompt"
 
     def __init__(self, num_prompt_tokens: int, ctx_size: int) -> None:
         super().__init__(

@@ -86,6 +86,7 @@ class ScriptedBackend:
     """Checks every batch, and keeps the number of tokens of each run."""
 
     name: str = "scripted"
+    max_uniform_tokens: int = 1 << 30
     run_sizes: list[int] = field(default_factory=list)
     fails_at: int | None = None  # the number of the run that raises an error
     max_tokens: int = 0

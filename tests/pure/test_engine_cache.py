@@ -97,7 +97,7 @@ def test_a_request_that_reuses_nothing_leaves_nothing() -> None:
 def test_requests_at_a_time_share_their_pages() -> None:
     """Five requests with one prompt take little more room than one, once the first has computed it."""
     engine = scripted_engine(ctx_size=64, kv_tokens=96, page_size=4)
-    engine.submit(Request("0", PROMPT, SAMPLING))
+    engine.submit(Request("0", PROMPT, SAMPLING, streamed=False))
     engine.step()
     for number in range(1, 5):
         engine.submit(Request(str(number), PROMPT, SAMPLING))
@@ -248,6 +248,9 @@ def test_without_it_a_full_context_is_the_end() -> None:
 def test_shifting_requests_beside_others() -> None:
     engine = scripted_engine(ctx_size=24, kv_tokens=44, page_size=4, shuffle_pages=random.Random(4))
     sampling = SamplingParams(seed=1, max_tokens=70, ignore_eos=True, logit_bias={NAN_TOKEN: -100.0})
+    for number in range(100):  # after so many short answers none is expected to be long
+        engine.submit(Request(f"short {number}", (5,), SamplingParams(max_tokens=1, logit_bias={NAN_TOKEN: -100.0})))
+    run_to_end(engine)
     prompts = {str(number): (5 + number, 6, 7, 8, 9) for number in range(4)}
     for name, prompt in prompts.items():
         engine.submit(Request(name, prompt, sampling, context_shift=True, keep=2))

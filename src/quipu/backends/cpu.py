@@ -63,6 +63,11 @@ class CPUBackend:
         self._team = _native.Team(num_threads)
         self.num_threads = num_threads
 
+    @property
+    def max_uniform_tokens(self) -> int:
+        """The most tokens that go through the row kernels, which are one loop; larger runs round differently."""
+        return int(_native.max_row_tokens())
+
     def compile(self, program: Program, *, max_tokens: int) -> CPUExecutable:
         """Lay out memory and steps for runs of up to `max_tokens` tokens."""
         return CPUExecutable(program, self._team, max_tokens)

@@ -243,6 +243,10 @@ class Backend(Protocol):
 
     name: str
 
+    @property
+    def max_uniform_tokens(self) -> int:
+        """Up to so many tokens in a run, each gets the same bits whatever tokens lie beside it."""
+
     def compile(self, program: Program, *, max_tokens: int) -> Executable:
         """Prepare `program` for runs of up to `max_tokens` tokens."""
 

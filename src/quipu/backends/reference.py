@@ -75,6 +75,7 @@ class ReferenceBackend:
     """Runs programs with numpy, op by op."""
 
     name = "reference"
+    max_uniform_tokens = 1  # numpy's matrix product chooses its order of sums by the shape
 
     def __init__(self, *, weight_cache_bytes: int = 0) -> None:
         """

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from quipu.backends.program import KVStorage
 from quipu.engine.page_store import PageStore
-from quipu.engine.pages import PageAllocator
+from quipu.engine.pages import PageAllocator, PageTable
 from quipu.engine.prefix_cache import PrefixCache, PrefixChain
-from quipu.engine.sequence import SequenceState
+from quipu.engine.sequence import Pending, SequenceState
 from quipu.types import Request, Reuse, ReuseLimit
 
 DEFAULT_FOLDER_BYTES = 16 << 30
@@ -70,9 +70,12 @@ class SequenceCache:
         return PrefixChain(request.cache_salt) if self._cache is not None and request.cache_prompt else None
 
     def arrive(self, sequence: SequenceState) -> None:
-        """Begin to load what only the disk has of its prompt; `sequence.prefix.loading` tells when it is there."""
+        """Begin to load what only the disk has of its prompt; the sequence is pending until it is there."""
         if self._cache is not None and sequence.prefix is not None:
             self._cache.prefetch(_tokens(sequence), _limit(sequence), sequence.prefix)
+            if sequence.prefix.loading is not None:
+                before, loading = sequence.pending, sequence.prefix.loading
+                sequence.pending = loading if before is None else _Both(before, loading)
 
     def peek(self, sequence: SequenceState) -> tuple[int, int]:
         """Tokens that a waiting sequence need not compute, and how many of their pages others hold at present."""
@@ -91,11 +94,21 @@ class SequenceCache:
                 number = reuse.cached_tokens
                 reason = f"{number} tokens were reused: the logits of the prompt are asked for, hence computed"
                 reuse = Reuse(number, ReuseLimit.PROMPT_LOGITS, reason)
-        sequence.num_computed = reuse.cached_tokens
+        sequence.num_computed = sequence.num_shared = reuse.cached_tokens
         if self.store is not None:
             sequence.warnings += self.store.take_warnings()
         if sequence.reuse is None:
             sequence.reuse = reuse
+
+    def inherit(self, sequence: SequenceState, table: PageTable, num_tokens: int) -> None:
+        """Give a sequence the pages of another choice of its request, in place of what it has."""
+        self._pages.free(sequence.table)
+        sequence.num_computed = 0
+        if sequence.prefix is not None:
+            sequence.prefix.rewind()
+        sequence.take_over(table, num_tokens)
+        reason = f"{num_tokens} of {sequence.num_known} tokens were shared with another choice of the request"
+        sequence.reuse = Reuse(num_tokens, ReuseLimit.PAGE_BORDER, reason)
 
     def computed(self, sequence: SequenceState) -> None:
         """Make the pages that became full findable."""
@@ -127,6 +140,16 @@ class SequenceCache:
             f"the context is full: {num_dropped} tokens after the first {num_kept} were dropped, and the model no "
             "longer sees them"
         )
+
+
+class _Both:
+    """Two things that are prepared elsewhere."""
+
+    def __init__(self, one: Pending, other: Pending) -> None:
+        self._parts = one, other
+
+    def done(self) -> bool:
+        return all(part.done() for part in self._parts)
 
 
 def _tokens(sequence: SequenceState) -> NDArray[np.int32]:

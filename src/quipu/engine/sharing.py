@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -14,23 +15,25 @@ from quipu.types import Event, Request
 
 T = TypeVar("T")
 
+_POLL_S = 0.001
+
 
 class Inbox:
     """Where the events of one or several requests arrive.
 
     Attributes:
-        request_ids: the requests that have not ended.
+        choices_left: the requests that have not ended, each with the number of its choices that have not.
     """
 
-    def __init__(self, request_ids: Iterable[str]) -> None:
-        self.request_ids = set(request_ids)
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self.choices_left = {request.request_id: request.num_choices for request in requests}
         self.events: deque[Event] = deque()
         self.failure: EngineError | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether `take` has an answer."""
-        return bool(self.events) or self.failure is not None or not self.request_ids
+        return bool(self.events) or self.failure is not None or not self.choices_left
 
     def take(self) -> Event | None:
         """The next event; None when all requests have ended.
@@ -74,7 +77,7 @@ class SharedEngine:
         requests = list(requests)
         for request in requests:
             self.engine.check(request.prompt_token_ids, request.sampling)
-        inbox = Inbox(request.request_id for request in requests)
+        inbox = Inbox(requests)
         with self._changed:
             if self._is_closed:
                 raise UsageError("the model is closed; open it again")
@@ -106,10 +109,10 @@ class SharedEngine:
 
     def abandon(self, inbox: Inbox) -> None:
         """End the inbox's requests with the next step. Takes no lock, so that a finalizer may call it anywhere."""
-        for request_id in tuple(inbox.request_ids):
+        for request_id in tuple(inbox.choices_left):
             self._inboxes.pop(request_id, None)
             self.engine.abort(request_id)
-        inbox.request_ids.clear()
+        inbox.choices_left.clear()
 
     def between_steps(self, action: Callable[[Engine], T]) -> T:
         """What `action` does with the engine while nobody steps it."""
@@ -139,6 +142,8 @@ class SharedEngine:
                     return
                 self._leader = me
             events = self.engine.step()
+            if not events and not self.engine.num_running:
+                time.sleep(_POLL_S)  # all that is left waits for something prepared elsewhere
         finally:
             with self._changed:
                 if self._leader == me:
@@ -155,8 +160,10 @@ class SharedEngine:
             if inbox is not None:
                 inbox.events.append(event)
                 if event.finish_reason is not None:
-                    inbox.request_ids.discard(event.request_id)
-                    self._inboxes.pop(event.request_id, None)
+                    inbox.choices_left[event.request_id] -= 1
+                    if inbox.choices_left[event.request_id] == 0:
+                        del inbox.choices_left[event.request_id]
+                        del self._inboxes[event.request_id]
         self._changed.notify_all()
 
     def _fail(self, reason: str) -> None:
