@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from common import write_json
 from measured import table
 from quipu.backends.program import Batch, KVSpec, KVStorage, Program, Recorder, Value
+from quipu.backends.reference import ReferenceKVStorage
 from quipu.cli.builtin import resolve_model
 from quipu.engine import Engine, Sampler
 from quipu.engine.native_sampler import NativeSampler
@@ -56,12 +57,6 @@ class ScriptedModel:
         return KVSpec(1, 1, 2, 2, k_type, v_type, page_size)
 
 
-@dataclass
-class ScriptedStorage:
-    spec: KVSpec
-    num_pages: int
-
-
 class ScriptedBackend:
     """Its runs take no time: the first rows of the same random logits."""
 
@@ -71,8 +66,8 @@ class ScriptedBackend:
     def __init__(self, max_outputs: int, vocab_size: int) -> None:
         self._logits = np.random.default_rng(0).standard_normal((max_outputs, vocab_size)).astype(np.float32) * 3
 
-    def create_kv_storage(self, spec: KVSpec, num_pages: int) -> ScriptedStorage:
-        return ScriptedStorage(spec, num_pages)
+    def create_kv_storage(self, spec: KVSpec, num_pages: int) -> ReferenceKVStorage:
+        return ReferenceKVStorage(spec, num_pages)
 
     def compile(self, program: Program, *, max_tokens: int) -> ScriptedBackend:
         return self

@@ -181,7 +181,7 @@ class Engine:
             self.plan.num_pages, page_size, max_kept=self.plan.max_kept_pages, shuffle=shuffle_pages
         )
         self._fingerprint = fingerprint
-        self._cache = SequenceCache(self._pages, self._prefix_cache(cache))
+        self._cache = SequenceCache(self._pages, self._prefix_cache(cache, deterministic))
         self.last_ended: tuple[NDArray[np.int32], str] = np.zeros(0, dtype=np.int32), ""
         self.step_time = StepTimeModel()
         self._scheduler = Scheduler(
@@ -399,13 +399,16 @@ class Engine:
         for sequence in (*scheduler.waiting, *scheduler.held):
             assert len(sequence.table) == sequence.num_computed == 0, "a waiting request holds pages"
 
-    def _prefix_cache(self, options: CacheOptions) -> PrefixCache | None:
+    def _prefix_cache(self, options: CacheOptions, deterministic: bool) -> PrefixCache | None:
         if not options.enabled:
             return None
         kv = self._runner.kv
         store = None
         if options.folder is not None:
-            store = PageStore(options.folder, self.state_fingerprint, kv.spec.bytes_per_page, options.folder_bytes)
+            # Pages that were computed in larger pieces differ in their last bits.
+            model = self._fingerprint() + (b"deterministic" if deterministic else b"")
+            fingerprint = state_fingerprint(model, kv)
+            store = PageStore(options.folder, fingerprint, kv.spec.bytes_per_page, options.folder_bytes)
         return PrefixCache(self._pages, kv, store)
 
     def _check_shift(self, request: Request) -> None:

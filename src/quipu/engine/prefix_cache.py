@@ -67,9 +67,10 @@ class PrefixChain:
         salt: the tenant's.
         keys: of the sequence's full pages, as far as they were asked for.
         loading: pages that are on their way from the disk, or None.
+        num_registered: of the sequence's pages, how many are in the tree.
     """
 
-    __slots__ = ("_node", "_num_registered", "keys", "loading", "root", "salt")
+    __slots__ = ("_node", "keys", "loading", "num_registered", "root", "salt")
 
     def __init__(self, salt: str) -> None:
         self.salt = salt
@@ -77,7 +78,7 @@ class PrefixChain:
         self.keys: list[bytes] = []
         self.loading: Loading | None = None
         self._node: _Node | None = None
-        self._num_registered = 0
+        self.num_registered = 0
 
     def restart(self) -> None:
         """The tokens have changed, or the pages were given back."""
@@ -87,7 +88,7 @@ class PrefixChain:
     def rewind(self) -> None:
         """The pages were given back; tokens and keys stay."""
         self._node = None
-        self._num_registered = 0
+        self.num_registered = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ class PrefixCache:
         num_tokens = len(match.nodes) * self._pages.page_size
         num_copied = self._copy_beginning(table, match, num_tokens)
         chain._node = match.nodes[-1] if match.nodes else None
-        chain._num_registered = len(match.nodes)
+        chain.num_registered = len(match.nodes)
         return self._explain(tokens, match, num_copied, chain)
 
     def _keys(self, tokens: NDArray[np.int32], count: int, chain: PrefixChain) -> list[bytes]:
@@ -260,11 +261,11 @@ class PrefixCache:
         num_full = len(tokens) // size
         if chain._node is not None and not chain._node.is_live:
             chain.rewind()
-        if chain._num_registered >= num_full:
+        if chain.num_registered >= num_full:
             return
         keys = self._keys(tokens, num_full, chain)
         node = chain._node or self._root(chain)
-        for index in range(chain._num_registered, num_full):
+        for index in range(chain.num_registered, num_full):
             piece = token_bytes(tokens[index * size : (index + 1) * size])
             child = self._nodes.get(keys[index])
             if child is None:
@@ -276,7 +277,7 @@ class PrefixCache:
             elif child.page != table.pages[index]:
                 self._pages.replace(table, index, child.page)
             node = child
-            chain._node, chain._num_registered = node, index + 1
+            chain._node, chain.num_registered = node, index + 1
         self._drop_empty_root(chain.salt)
 
     def release(self, table: PageTable, tokens: NDArray[np.int32], chain: PrefixChain | None) -> None:
@@ -292,7 +293,7 @@ class PrefixCache:
             size = self._pages.page_size
             num_full = len(tokens) // size
             rest = tokens[num_full * size :]
-            if chain._num_registered == num_full and len(rest) >= self._fewest_copied:
+            if chain.num_registered == num_full and len(rest) >= self._fewest_copied:
                 node = chain._node or self._root(chain)
                 piece = token_bytes(rest)
                 key = page_key(node.key, piece)

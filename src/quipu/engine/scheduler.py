@@ -9,9 +9,9 @@ Beside streams that somebody reads, prompts are cut into chunks that keep the st
 twice what the decoding sequences would take alone: an even split, which slows a stream down to half at worst and a lone
 long prompt likewise. A time in seconds would be no bound for one model and no use for another.
 
-Several choices of one request: the first one computes the prompt, the others wait for it and share its full pages. The
-rest of the prompt, less than a page, each computes itself: cheaper than it sounds, as they do it in one step, and the
-alternative, copying a page, would be an operation of every backend.
+Several choices of one request: the first one computes the prompt, the others wait for it and share its full pages,
+found by the prefix cache or, where that is off for the request, taken from a choice that runs. The rest of the prompt,
+less than a page, each computes itself: cheaper than it sounds, as they do it in one step.
 """
 
 from __future__ import annotations

@@ -112,9 +112,11 @@ class SequenceCache:
 
     def computed(self, sequence: SequenceState) -> None:
         """Make the pages that became full findable."""
-        size = self._pages.page_size
-        if self._cache is not None and sequence.prefix is not None and sequence.num_computed >= size:
-            self._cache.register(sequence.table, _computed(sequence), sequence.prefix)
+        prefix = sequence.prefix
+        if self._cache is None or prefix is None:
+            return
+        if sequence.num_computed // self._pages.page_size > prefix.num_registered:
+            self._cache.register(sequence.table, _computed(sequence), prefix)
 
     def release(self, sequence: SequenceState) -> None:
         """Take back all pages of a sequence, and keep what they hold."""
