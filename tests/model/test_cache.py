@@ -100,6 +100,12 @@ def test_a_folder_outlives_the_process(tmp_path: Path) -> None:
     assert second.token_ids == first.token_ids
 
 
+def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError, match="folder of the prefix cache"):
+        LLM(MODEL, threads=1, ctx_size=512, cache_folder=tmp_path / "file")
+
+
 def test_context_shift() -> None:
     sampling = SamplingParams(temperature=0.0, max_tokens=150, ignore_eos=True)
     with LLM(MODEL, threads=1, ctx_size=64, context_shift=True, keep=-1) as llm:
@@ -159,16 +165,6 @@ def test_cache_options_on_the_command_line(tmp_path: Path) -> None:
     assert "the text was cut" not in shifted.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--keep", "4"], "--context-shift"),
-        (["--context-shift", "--keep", "-2"], "--keep must be"),
-        (["--prompt-cache-ro"], "--prompt-cache FILE"),
-        (["--prompt-cache", "x", "--no-cache-prompt"], "needs the prefix cache"),
-        (["-cram", "-2"], "--cache-ram must be"),
-        (["--kv-size", "lots"], "kv_size must be"),
-    ],
-)
-def test_wrong_options_are_refused(words: list[str], message: str) -> None:
-    assert message in quipu_run("-p", "x", *words, code=2).stderr
+def test_wrong_options_are_refused() -> None:
+    assert "--context-shift" in quipu_run("-p", "x", "--keep", "4", code=2).stderr
+    assert "kv_size must be" in quipu_run("-p", "x", "--kv-size", "lots", code=2).stderr

@@ -23,16 +23,20 @@ from quipu.engine.deadlines import Deadlines
 from quipu.engine.fairness import AGING_S
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
-from quipu.engine.page_store import PageStore
 from quipu.engine.pages import PageAllocator
-from quipu.engine.prefix_cache import PrefixCache
 from quipu.engine.runner import RunnableModel, Runner, weight_bytes, workspace_bytes
 from quipu.engine.sampler import NOT_A_NUMBER, Sampler, bias_with_forbidden, chain_steps
 from quipu.engine.sampling_reference import random_word
 from quipu.engine.saved_state import SavedState
 from quipu.engine.scheduler import Scheduler, Work
 from quipu.engine.sequence import Chains, Detokenizer, SequenceState
-from quipu.engine.sequence_cache import CacheOptions, SequenceCache, state_fingerprint
+from quipu.engine.sequence_cache import (
+    CacheOptions,
+    SequenceCache,
+    check_shift,
+    open_prefix_cache,
+    state_fingerprint,
+)
 from quipu.engine.step_time import StepTimeModel, StepTimes
 from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
@@ -44,7 +48,6 @@ if TYPE_CHECKING:
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
-_MOST_KEPT = 0.75  # of a context that shifts
 _CHOICE_POSITIONS = 1 << 63  # no token lies there: the positions whose random words are the seeds of further choices
 
 
@@ -181,7 +184,9 @@ class Engine:
             self.plan.num_pages, page_size, max_kept=self.plan.max_kept_pages, shuffle=shuffle_pages
         )
         self._fingerprint = fingerprint
-        self._cache = SequenceCache(self._pages, self._prefix_cache(cache, deterministic))
+        model_fingerprint = b"" if cache.folder is None else fingerprint()
+        prefix_cache = open_prefix_cache(cache, self._pages, self._runner.kv, model_fingerprint, deterministic)
+        self._cache = SequenceCache(self._pages, prefix_cache)
         self.last_ended: tuple[NDArray[np.int32], str] = np.zeros(0, dtype=np.int32), ""
         self.step_time = StepTimeModel()
         self._scheduler = Scheduler(
@@ -271,7 +276,7 @@ class Engine:
             ContextLengthError: as for `check`.
         """
         self.check(request.prompt_token_ids, request.sampling)
-        self._check_shift(request)
+        check_shift(request, self.ctx_size)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
         choices = self._sequences(request)
@@ -398,27 +403,6 @@ class Engine:
             assert len(sequence.table) >= self._pages.pages_for(sequence.num_computed), "computed tokens without pages"
         for sequence in (*scheduler.waiting, *scheduler.held):
             assert len(sequence.table) == sequence.num_computed == 0, "a waiting request holds pages"
-
-    def _prefix_cache(self, options: CacheOptions, deterministic: bool) -> PrefixCache | None:
-        if not options.enabled:
-            return None
-        kv = self._runner.kv
-        store = None
-        if options.folder is not None:
-            # Pages that were computed in larger pieces differ in their last bits.
-            model = self._fingerprint() + (b"deterministic" if deterministic else b"")
-            fingerprint = state_fingerprint(model, kv)
-            store = PageStore(options.folder, fingerprint, kv.spec.bytes_per_page, options.folder_bytes)
-        return PrefixCache(self._pages, kv, store)
-
-    def _check_shift(self, request: Request) -> None:
-        num_kept = len(request.prompt_token_ids) if request.keep < 0 else request.keep
-        if request.context_shift and num_kept > _MOST_KEPT * self.ctx_size:
-            raise InvalidRequestError(
-                f"keep asks for {num_kept} tokens, but of a context of {self.ctx_size} that shifts at most "
-                f"{int(_MOST_KEPT * self.ctx_size)} can stay; keep fewer",
-                field="keep",
-            )
 
     def _check_ids(self, field: str, token_ids: Sequence[int]) -> None:
         try:

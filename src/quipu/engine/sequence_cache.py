@@ -14,9 +14,11 @@ from quipu.engine.page_store import PageStore
 from quipu.engine.pages import PageAllocator, PageTable
 from quipu.engine.prefix_cache import PrefixCache, PrefixChain
 from quipu.engine.sequence import Pending, SequenceState
+from quipu.errors import InvalidRequestError, UsageError
 from quipu.types import Request, Reuse, ReuseLimit
 
 DEFAULT_FOLDER_BYTES = 16 << 30
+_MOST_KEPT = 0.75  # of a context that shifts
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,49 @@ class CacheOptions:
 def state_fingerprint(model: bytes, kv: KVStorage) -> bytes:
     """What bytes of pages belong to: the model, the types and sizes of its KV cache, and the layout of a page."""
     return blake2b(model + repr((kv.layout, kv.spec)).encode(), digest_size=32, person=b"quipu state").digest()
+
+
+def open_prefix_cache(
+    options: CacheOptions, pages: PageAllocator, kv: KVStorage, model: bytes, deterministic: bool
+) -> PrefixCache | None:
+    """The prefix cache that the options ask for.
+
+    Args:
+        pages, kv: the KV cache.
+        model: the model's fingerprint, where there is a folder.
+        deterministic: whether the engine gives the same bits however a prompt is cut. Its pages on disk are its own:
+            those that were computed in larger pieces differ in their last bits.
+
+    Raises:
+        UsageError: the folder cannot be made or read.
+    """
+    if not options.enabled:
+        return None
+    store = None
+    if options.folder is not None:
+        fingerprint = state_fingerprint(model + (b"deterministic" if deterministic else b""), kv)
+        try:
+            store = PageStore(options.folder, fingerprint, kv.spec.bytes_per_page, options.folder_bytes)
+        except OSError as error:
+            raise UsageError(
+                f"{options.folder}: the folder of the prefix cache cannot be used ({error.strerror}); choose another"
+            ) from None
+    return PrefixCache(pages, kv, store)
+
+
+def check_shift(request: Request, ctx_size: int) -> None:
+    """Refuse a context shift that would have next to nothing to drop.
+
+    Raises:
+        InvalidRequestError: `keep` is too large.
+    """
+    num_kept = len(request.prompt_token_ids) if request.keep < 0 else request.keep
+    if request.context_shift and num_kept > _MOST_KEPT * ctx_size:
+        raise InvalidRequestError(
+            f"keep asks for {num_kept} tokens, but of a context of {ctx_size} that shifts at most "
+            f"{int(_MOST_KEPT * ctx_size)} can stay; keep fewer",
+            field="keep",
+        )
 
 
 _OFF = Reuse(0, ReuseLimit.OFF, "0 tokens were reused: the prefix cache is off")
