@@ -197,7 +197,8 @@ def test_all_ways_are_the_same(
     first.engine.close()
     second = Lab(model, backend, kv_types=kv_types, cache=disk, seed=6)
     assert_close(second.run(prompts), expected, kv_types)
-    assert [second.cached[str(number)] for number in range(4)] == [64, 64, 41, 32]
+    assert [second.cached[str(number)] for number in (0, 1, 3)] == [64, 64, 32]
+    assert second.cached["2"] in (32, 41)  # a part of the first one's pages, where they were there sooner
     second.engine.close()
 
 

@@ -207,9 +207,11 @@ def test_ten_thousand_short_requests_leave_nothing_behind() -> None:
     gc.collect()
     assert num_tokens > 25_000
     assert len(gc.get_objects()) < num_objects + 300, "objects of requests stay behind"
-    grown_bytes = -traced_bytes()
+    traced_bytes()
     try:
-        soak(engine, 11_000, 1000, rng)
+        soak(engine, 11_000, 1000, rng)  # the prefix cache holds nothing now that was made before
+        grown_bytes = -traced_bytes()
+        soak(engine, 12_000, 1000, rng)
         backend.steps.clear()
         grown_bytes += traced_bytes()
     finally:
