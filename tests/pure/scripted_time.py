@@ -41,7 +41,7 @@ class TimedBackend:
     """
 
     clock: Clock
-    seconds: StepSeconds = linear_seconds(0.02, 0.004, 1e-6)
+    seconds: StepSeconds
     steps: list[tuple[int, float]] = field(default_factory=list)
     name: str = "timed"
     max_uniform_tokens: int = 1 << 30
@@ -99,11 +99,9 @@ def greedy_output(prompt: tuple[int, ...], num_tokens: int) -> list[int]:
     return tokens
 
 
-def timed_engine(
-    clock: Clock, seconds: StepSeconds | None = None, **options: object
-) -> tuple[Engine, TimedBackend]:
+def timed_engine(clock: Clock, seconds: StepSeconds | None = None, **options: object) -> tuple[Engine, TimedBackend]:
     """An engine whose steps take simulated time."""
-    backend = TimedBackend(clock) if seconds is None else TimedBackend(clock, seconds)
+    backend = TimedBackend(clock, seconds or linear_seconds(0.02, 0.004, 1e-6))
     ctx_size = options.pop("ctx_size", 256)
     assert isinstance(ctx_size, int)
     model = ScriptedModel(ScriptedSpec(context_length=ctx_size))
