@@ -132,7 +132,7 @@ def main() -> None:
     with GGUFReader(resolve_model("tiny")) as reader:
         tokenizer = Tokenizer.from_gguf(reader)
     samplers: Mapping[str, Sampler] = {ENGINE: NoChain(), WITH_SAMPLER: NativeSampler()}
-    cases = []
+    cases: list[tuple[int, dict[str, list[float]]]] = []
     for num_sequences in map(int, arguments.sequences.split(",")):
         engines = {
             name: started_engine(num_sequences, arguments.vocab_size, sampler, tokenizer)
@@ -141,13 +141,13 @@ def main() -> None:
         rounds: dict[str, list[float]] = {name: [] for name in engines}
         for _, name in itertools.product(range(arguments.rounds), engines):
             rounds[name].append(step_microseconds(engines[name], arguments.steps))
-        cases.append({"num_sequences": num_sequences, "microseconds": rounds})
+        cases.append((num_sequences, rounds))
     rows = []
-    for case in cases:
-        medians = {name: statistics.median(values) for name, values in case["microseconds"].items()}
+    for num_sequences, rounds in cases:
+        medians = {name: statistics.median(values) for name, values in rounds.items()}
         rows.append(
             [
-                str(case["num_sequences"]),
+                str(num_sequences),
                 f"{medians[ENGINE]:.0f}",
                 f"{medians[WITH_SAMPLER] - medians[ENGINE]:.0f}",
                 f"{medians[WITH_SAMPLER]:.0f}",
@@ -155,9 +155,9 @@ def main() -> None:
         )
     print(table(["sequences", "engine, us", "sampler, us", "together, us"], rows))
     if arguments.json:
-        write_json(
-            arguments.json, {}, {"title": "Engine overhead", "vocab_size": arguments.vocab_size, "cases": cases}
-        )
+        measured = [{"num_sequences": count, "microseconds": rounds} for count, rounds in cases]
+        content = {"title": "Engine overhead", "vocab_size": arguments.vocab_size, "cases": measured}
+        write_json(arguments.json, {}, content)
 
 
 if __name__ == "__main__":

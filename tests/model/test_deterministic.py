@@ -1,4 +1,4 @@
-"""The deterministic mode: a request gets the same bits alone, in any batch, cut anywhere, on shared pages or its own."""
+"""The deterministic mode: a request gets the same bits alone, in any batch, cut anywhere, on shared pages or not."""
 
 from __future__ import annotations
 

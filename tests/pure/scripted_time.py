@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scripted_model import END, PRIME, VOCAB, Letters, ScriptedModel, ScriptedSpec, ScriptedStorage, check_batch
 
 from quipu.backends.program import Batch, KVSpec, KVStorage, Program
-from quipu.engine import Engine, ReferenceSampler
+from quipu.engine import CacheOptions, Engine, ReferenceSampler
 
 
 class Clock:
@@ -41,7 +41,7 @@ class TimedBackend:
     """
 
     clock: Clock
-    seconds: StepSeconds = linear_seconds(0.02, 0.004, 1e-6)
+    seconds: StepSeconds
     steps: list[tuple[int, float]] = field(default_factory=list)
     name: str = "timed"
     max_uniform_tokens: int = 1 << 30
@@ -99,14 +99,13 @@ def greedy_output(prompt: tuple[int, ...], num_tokens: int) -> list[int]:
     return tokens
 
 
-def timed_engine(
-    clock: Clock, seconds: StepSeconds | None = None, **options: object
-) -> tuple[Engine, TimedBackend]:
-    """An engine whose steps take simulated time."""
-    backend = TimedBackend(clock) if seconds is None else TimedBackend(clock, seconds)
+def timed_engine(clock: Clock, seconds: StepSeconds | None = None, **options: object) -> tuple[Engine, TimedBackend]:
+    """An engine whose steps take simulated time. It reuses nothing, so that prompts may be alike."""
+    backend = TimedBackend(clock, seconds or linear_seconds(0.02, 0.004, 1e-6))
     ctx_size = options.pop("ctx_size", 256)
     assert isinstance(ctx_size, int)
     model = ScriptedModel(ScriptedSpec(context_length=ctx_size))
     defaults: dict[str, object] = {"ctx_size": ctx_size, "page_size": 16, "kv_tokens": 4 * ctx_size, "clock": clock}
+    defaults["cache"] = CacheOptions(enabled=False)
     engine = Engine(model, backend, Letters(), ReferenceSampler(), **{**defaults, **options})  # type: ignore[arg-type]
     return engine, backend

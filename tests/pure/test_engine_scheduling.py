@@ -63,7 +63,12 @@ def stream_beside_long_prompt(
     """
     clock = Clock()
     engine, backend = timed_engine(
-        clock, linear_seconds(base_s, per_token_s, per_product_s), ctx_size=9000, kv_tokens=18000, page_size=64, **options
+        clock,
+        linear_seconds(base_s, per_token_s, per_product_s),
+        ctx_size=9000,
+        kv_tokens=18000,
+        page_size=64,
+        **options,
     )
     engine.submit(Request("warm", prompt_of(700), greedy(3)))
     run_to_end(engine)

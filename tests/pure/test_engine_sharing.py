@@ -175,3 +175,52 @@ def test_closing_ends_everything() -> None:
     with pytest.raises(UsageError, match="closed"):
         stream(shared, (3,))
     assert_idle(shared)
+
+
+def test_choices_arrive_in_one_inbox() -> None:
+    shared = SharedEngine(scripted_engine(kv_tokens=512))
+    sampling = SamplingParams(seed=1, temperature=2.0, logit_bias={NAN_TOKEN: -100.0}, max_tokens=9)
+    request = Request(shared.new_id(), (3, 4, 5), sampling, num_choices=3)
+    events = EventStream(shared, shared.submit([request]), [request.request_id], lambda e: e)
+    tokens: dict[int, list[int]] = {}
+    for event in events:
+        tokens.setdefault(event.choice, []).extend(event.token_ids)
+    assert sorted(tokens) == [0, 1, 2]
+    assert tokens[0] == expected_output((3, 4, 5), sampling)[0]
+    assert_idle(shared)
+
+
+def test_closing_ends_all_choices() -> None:
+    shared = SharedEngine(scripted_engine(kv_tokens=512))
+    request = Request(shared.new_id(), (3, 4, 5), ENDLESS, num_choices=3)
+    with EventStream(shared, shared.submit([request]), [request.request_id], lambda e: e) as events:
+        next(events)
+    assert_idle(shared)
+
+
+def test_waiting_for_what_is_prepared_elsewhere() -> None:
+    class Gate:
+        num_asked = 0
+
+        def done(self) -> bool:
+            self.num_asked += 1
+            return self.num_asked > 5
+
+    shared = SharedEngine(scripted_engine(kv_tokens=512))
+    gate = Gate()
+    request = Request(shared.new_id(), (3, 4, 5), ENDLESS)
+    inbox = shared.submit([request])
+    (sequence,) = shared.engine._live[request.request_id]
+    sequence.pending = gate
+    events = EventStream(shared, inbox, [request.request_id], lambda e: e)
+    assert tokens_of(events) == expected_output((3, 4, 5), ENDLESS)[0]
+    assert gate.num_asked > 5
+
+
+def test_a_deadline_ends_a_stream() -> None:
+    shared = SharedEngine(scripted_engine(kv_tokens=512))
+    request = Request(shared.new_id(), (3, 4, 5), ENDLESS, deadline_s=1e-9)
+    events = list(EventStream(shared, shared.submit([request]), [request.request_id], lambda e: e))
+    assert [event.finish_reason for event in events] == [FinishReason.DEADLINE]
+    assert "deadline of 1e-09 s" in events[0].error
+    assert_idle(shared)
