@@ -10,7 +10,7 @@ import pytest
 from scripted_model import END, NAN_TOKEN, ScriptedBackend, expected_output, scripted_engine
 
 from quipu.engine import EventStream, SharedEngine
-from quipu.errors import ContextLengthError, EngineError, UsageError
+from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
 from quipu.types import Event, FinishReason, Request, SamplingParams
 
 ENDLESS = SamplingParams(seed=1, logit_bias={END: -100.0, NAN_TOKEN: -100.0})
@@ -163,6 +163,48 @@ def test_if_one_is_refused_none_is_queued() -> None:
     with pytest.raises(ContextLengthError):
         stream(shared, (3,), (5,) * 64)
     assert not shared.engine.has_work
+
+
+def test_a_refused_context_shift_queues_none_either() -> None:
+    shared = SharedEngine(scripted_engine(ctx_size=24))
+    requests = [Request(str(keep), (3,) * 20, ENDLESS, context_shift=True, keep=keep) for keep in (2, 19)]
+    with pytest.raises(InvalidRequestError, match="can stay"):
+        shared.submit(requests)
+    assert not shared.engine.has_work
+
+
+def test_actions_come_between_steps() -> None:
+    """While others stream without a pause, and never in the middle of a step."""
+    backend = ScriptedBackend()
+    shared = SharedEngine(scripted_engine(backend, kv_tokens=512))
+    is_stepping, overlaps, lengths = False, [], []
+    step = shared.engine.step
+
+    def watched() -> list[Event]:
+        nonlocal is_stepping
+        is_stepping = True
+        events = step()
+        is_stepping = False
+        return events
+
+    shared.engine.step = watched  # type: ignore[method-assign]
+    sampling = SamplingParams(seed=1, max_tokens=50, logit_bias={END: -100.0, NAN_TOKEN: -100.0})
+
+    def reader(first: int) -> None:
+        for _ in range(5):
+            assert len(tokens_of(stream(shared, (first, 4, 5), sampling=sampling))) == 50
+
+    def saver() -> None:
+        for _ in range(20):
+            overlaps.append(shared.between_steps(lambda engine: is_stepping))
+            lengths.append(shared.between_steps(lambda engine: len(engine.last_ended[0])))
+
+    in_threads([lambda: reader(3), lambda: reader(9), saver])
+    assert overlaps == [False] * 20
+    assert set(lengths) <= {0, 52}
+    shared.close()
+    with pytest.raises(UsageError, match="closed"):
+        shared.between_steps(lambda engine: None)
 
 
 def test_closing_ends_everything() -> None:

@@ -57,12 +57,6 @@ class Loading:
     def done(self) -> bool:
         return self._future.done()
 
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until it is done, or the time is over."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self._future.done() and time.monotonic() < deadline_s:
-            time.sleep(0.0005)
-
     def result(self) -> list[LoadedPage]:
         """The pages, from the first to the last that is good."""
         return self._future.result()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from quipu.engine.engine import Engine
+from quipu.engine.sequence_cache import check_shift
 from quipu.errors import EngineError, UsageError
 from quipu.types import Event, Request
 
@@ -59,6 +60,7 @@ class SharedEngine:
         self.engine = engine
         self._changed = threading.Condition()
         self._leader: int | None = None  # the thread that is stepping; the engine is its own until it has delivered
+        self._num_actions = 0  # that wait for the engine, which is not stepped before they had their turn
         self._is_closed = False
         self._inboxes: dict[str, Inbox] = {}
         self._numbers = itertools.count(1)
@@ -77,6 +79,7 @@ class SharedEngine:
         requests = list(requests)
         for request in requests:
             self.engine.check(request.prompt_token_ids, request.sampling)
+            check_shift(request, self.engine.ctx_size)
         inbox = Inbox(requests)
         with self._changed:
             if self._is_closed:
@@ -94,7 +97,7 @@ class SharedEngine:
         """
         while True:
             with self._changed:
-                while self._leader is not None and not inbox.is_ready:
+                while (self._leader is not None or self._num_actions) and not inbox.is_ready:
                     self._changed.wait()
                 if inbox.is_ready:
                     return inbox.take()
@@ -119,9 +122,14 @@ class SharedEngine:
         with self._changed:
             if self._is_closed:
                 raise UsageError("the model is closed; open it again")
-            while self._leader is not None:
-                self._changed.wait()
-            return action(self.engine)
+            self._num_actions += 1
+            try:
+                while self._leader is not None:
+                    self._changed.wait()
+                return action(self.engine)
+            finally:
+                self._num_actions -= 1
+                self._changed.notify_all()
 
     def close(self) -> None:
         """End all requests, after the step that is under way. Later ones are refused."""
@@ -138,7 +146,7 @@ class SharedEngine:
         events: list[Event] | None = None
         try:
             with self._changed:
-                if self._leader is not None:
+                if self._leader is not None or self._num_actions:
                     return
                 self._leader = me
             events = self.engine.step()
