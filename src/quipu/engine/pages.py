@@ -15,8 +15,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from random import Random
 
@@ -163,16 +161,16 @@ class PageAllocator:
 
     def check_integrity(self, tables: Iterable[PageTable]) -> None:
         """Assert that every page is free, kept, or held exactly as often as it occurs in `tables`, all there are."""
-        holders = np.zeros(self.num_pages, dtype=np.int32)
+        holders = array("i", bytes(4 * self.num_pages))
         for table in tables:
-            pages = np.asarray(table.pages)
-            assert len(np.unique(pages)) == len(pages), "a table holds a page twice"
-            holders[pages] += 1
-        assert np.array_equal(holders, np.asarray(self._num_holders)), "pages are counted wrongly"
+            assert len(set(table.pages)) == len(table.pages), "a table holds a page twice"
+            for page in table.pages:
+                holders[page] += 1
+        assert holders == self._num_holders, "pages are counted wrongly"
         free, kept = set(self._free), set(self._kept)
         assert len(free) == len(self._free), "a page is free twice"
         assert not free & kept, "a page is both free and kept"
-        assert set(np.flatnonzero(holders == 0).tolist()) == free | kept, "a page is lost"
+        assert {page for page, count in enumerate(holders) if count == 0} == free | kept, "a page is lost"
         assert all(self._is_wanted[page] for page in kept), "a page is kept for nothing"
         assert not any(self._is_wanted[page] for page in free), "a free page has content"
         assert len(kept) <= self.max_kept, "more pages are kept than allowed"
