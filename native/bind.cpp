@@ -39,6 +39,10 @@ NB_MODULE(_native, m) {
     m.def(
         "instruction_set", [] { return std::string(kernels_in_use().name); },
         "Name of the kernel set in use; QUIPU_INSTRUCTION_SET forces one.");
+    m.def(
+        "max_row_tokens", [] { return kernels_in_use().max_row_tokens; },
+        "Most tokens of a run that go through the row kernels, which give a token the same bits whatever lies beside "
+        "it.");
     m.def("instruction_sets", &instruction_sets,
           "All kernel sets of this build, the best last: (name, whether this processor and its system run it).");
     m.def(

@@ -16,6 +16,8 @@ using namespace quipu;
 using Ints = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using PageBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using WritableBytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void require(bool condition, const char *message) {
     if (!condition)
@@ -68,6 +70,10 @@ void check_product(const ValueBuffer &x, const Matrix &weight, const ValueBuffer
 int64_t cache_row_bytes(int type, int length) {
     const Format &format = *find_format(type);
     return round_up(length, format.block_size) / format.block_size * format.block_bytes;
+}
+
+void check_page(const KvCache &kv, int64_t page) {
+    require(page >= 0 && page < kv.num_pages(), "KvCache: page number out of range");
 }
 
 RunArguments make_arguments(const Program &program, const KvCache &kv, const Ints &token_ids, const Ints &positions,
@@ -174,7 +180,36 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
                 new (self) KvCache(num_layers, shape, num_pages);
             },
             nb::arg("num_layers"), nb::arg("num_kv_heads"), nb::arg("key_length"), nb::arg("value_length"),
-            nb::arg("page_size"), nb::arg("k_type"), nb::arg("v_type"), nb::arg("num_pages"));
+            nb::arg("page_size"), nb::arg("k_type"), nb::arg("v_type"), nb::arg("num_pages"))
+        .def_prop_ro("page_bytes", &KvCache::page_bytes)
+        .def(
+            "read_page",
+            [](const KvCache &kv, int64_t page, const WritableBytes &out) {
+                check_page(kv, page);
+                require(int64_t(out.shape(0)) == kv.page_bytes(), "read_page: the array has not the size of a page");
+                nb::gil_scoped_release release;
+                kv.read_page(page, out.data());
+            },
+            nb::arg("page"), nb::arg("out"))
+        .def(
+            "write_page",
+            [](KvCache &kv, int64_t page, const PageBytes &data) {
+                check_page(kv, page);
+                require(int64_t(data.shape(0)) == kv.page_bytes(), "write_page: the array has not the size of a page");
+                nb::gil_scoped_release release;
+                kv.write_page(page, data.data());
+            },
+            nb::arg("page"), nb::arg("data"))
+        .def(
+            "copy_page",
+            [](KvCache &kv, int64_t source, int64_t target) {
+                check_page(kv, source);
+                check_page(kv, target);
+                require(source != target, "copy_page: source and target are the same page");
+                nb::gil_scoped_release release;
+                kv.copy_page(source, target);
+            },
+            nb::arg("source"), nb::arg("target"));
     nb::class_<AttentionPlan>(m, "AttentionPlan", "How attention with one window is divided, worked out once per run.");
 
     nb::class_<Program>(m, "Program", "Steps over value slots, replayed by a team in one call.")

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 #include <new>
 #include <stdexcept>
 
@@ -32,6 +33,32 @@ KvLayer KvCache::layer(int index) const {
     layer.k = memory_.data() + index * (k_bytes_ + v_bytes_);
     layer.v = layer.k + k_bytes_;
     return layer;
+}
+
+void KvCache::read_page(int64_t page, uint8_t *to) const {
+    for (int i = 0; i < num_layers_; i++) {
+        const KvLayer from = layer(i);
+        std::memcpy(to, from.k_page(page, 0), static_cast<size_t>(k_page_bytes()));
+        std::memcpy(to + k_page_bytes(), from.v_page(page, 0), static_cast<size_t>(v_page_bytes()));
+        to += k_page_bytes() + v_page_bytes();
+    }
+}
+
+void KvCache::write_page(int64_t page, const uint8_t *from) {
+    for (int i = 0; i < num_layers_; i++) {
+        const KvLayer to = layer(i);
+        std::memcpy(to.k_page(page, 0), from, static_cast<size_t>(k_page_bytes()));
+        std::memcpy(to.v_page(page, 0), from + k_page_bytes(), static_cast<size_t>(v_page_bytes()));
+        from += k_page_bytes() + v_page_bytes();
+    }
+}
+
+void KvCache::copy_page(int64_t from, int64_t to) {
+    for (int i = 0; i < num_layers_; i++) {
+        const KvLayer memory = layer(i);
+        std::memcpy(memory.k_page(to, 0), memory.k_page(from, 0), static_cast<size_t>(k_page_bytes()));
+        std::memcpy(memory.v_page(to, 0), memory.v_page(from, 0), static_cast<size_t>(v_page_bytes()));
+    }
 }
 
 uint8_t *Program::allocate(int64_t num_bytes) {

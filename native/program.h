@@ -34,7 +34,16 @@ class KvCache {
     int64_t num_pages() const { return num_pages_; }
     const KvLayer &shape() const { return shape_; }
 
+    // A page as bytes: for each layer the keys of all heads, then the values, as they lie.
+    int64_t page_bytes() const { return num_layers_ * (k_page_bytes() + v_page_bytes()); }
+    void read_page(int64_t page, uint8_t *to) const;
+    void write_page(int64_t page, const uint8_t *from);
+    void copy_page(int64_t from, int64_t to);
+
   private:
+    int64_t k_page_bytes() const { return shape_.num_kv_heads * shape_.k_head_bytes(); }
+    int64_t v_page_bytes() const { return shape_.num_kv_heads * shape_.v_head_bytes(); }
+
     int num_layers_;
     KvLayer shape_;
     int64_t num_pages_, k_bytes_, v_bytes_; // bytes per layer

@@ -154,6 +154,8 @@ class Linear final : public Step {
         : kernels_(kernels), x_(x), residual_(residual), products_(std::move(products)), packed_(packed) {}
 
     int num_units(const RunArguments &run) const override {
+        if (x_.num_rows(run) == 0) // most steps of a long prompt want no logits
+            return 0;
         int total = 0;
         for (const Product &product : products_)
             total += units_of(product, x_.num_rows(run)).count();

@@ -18,6 +18,7 @@ from quipu.backends.cpu import measure_threads
 from quipu.backends.program import CACHE_TYPES
 from quipu.chat import ChatTemplate, ReasoningParser
 from quipu.engine import (
+    CacheOptions,
     Engine,
     EventStream,
     SharedEngine,
@@ -25,7 +26,10 @@ from quipu.engine import (
     choose_threads,
     read_topology,
 )
+from quipu.engine.memory import parse_kv_size
 from quipu.engine.native_sampler import choose_sampler
+from quipu.engine.saved_state import read_state, write_state
+from quipu.engine.sequence_cache import DEFAULT_FOLDER_BYTES
 from quipu.errors import (
     ContextLengthError,
     InsufficientMemoryError,
@@ -64,6 +68,7 @@ class LLM:
         vocab_size: token ids are below it.
         threads: CPU threads in use for generation.
         threads_batch: CPU threads in use for prompts.
+        context_shift: whether a full context goes on without its oldest half instead of ending.
         default_sampling: how tokens are chosen where a call brings no `SamplingParams`: what the file recommends
             (`general.sampling.*`) over the usual defaults.
     """
@@ -79,7 +84,15 @@ class LLM:
         device: str = "auto",
         batch_size: int = 2048,
         ubatch_size: int = 512,
-        kv_tokens: int | None = None,
+        kv_size: int | str | None = None,
+        prefix_cache: bool = True,
+        cache_bytes: int | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+        cache_folder_bytes: int = DEFAULT_FOLDER_BYTES,
+        context_shift: bool = False,
+        keep: int = 0,
+        itl_target_s: float | None = None,
+        deterministic: bool | None = None,
         chat_template: str | None = None,
         seed: int | None = None,
     ) -> None:
@@ -93,7 +106,19 @@ class LLM:
             kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately.
             device: "auto" or "cpu".
             batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
-            kv_tokens: tokens that the cache holds over all requests; None: one full context, or several short ones.
+            kv_size: what the KV cache holds over all requests, in tokens, or in bytes with a unit ("2GiB"); None: one
+                full context, or several short ones.
+            prefix_cache: reuse what earlier requests computed of the same beginning. See docs/cache.md.
+            cache_bytes: most memory of the KV cache that holds what no request needs at present; None: all of it, up to
+                8 GiB. Where `kv_size` is not given, it grows by as much as is asked for here.
+            cache_folder: where pages of the prefix cache are kept on disk, for later processes too; None: nowhere.
+            cache_folder_bytes: most bytes of files there.
+            context_shift: when the context is full, drop the oldest half of it instead of ending. Said in a warning.
+            keep: tokens at the beginning that a context shift never drops; -1: the whole prompt.
+            itl_target_s: seconds that the tokens of a stream may lie apart while prompts of others are computed, as far
+                as the model is fast enough; None: twice what they would without.
+            deterministic: a request's tokens and logits are the same, bit for bit, whatever is computed beside it;
+                prompts take several times as long. None: as QUIPU_DETERMINISTIC says, 0 or 1.
             chat_template: name of a built-in template, or the text of one; None: the model's own.
             seed: start of the seeds of requests that bring none; None draws them at random.
 
@@ -105,6 +130,7 @@ class LLM:
         if device not in ("auto", "cpu"):
             raise UsageError(f"device {device!r} is not available in this build; use 'auto' or 'cpu'")
         kv_types = _kv_types(kv_type)
+        kv_tokens, kv_bytes = (None, None) if kv_size is None else parse_kv_size(kv_size)
         counts = choose_threads(read_topology(), measure_threads, threads=threads, threads_batch=threads_batch)
         self.threads, self.threads_batch = counts.generation, counts.prompt
         self._reader = GGUFReader(path)
@@ -118,8 +144,13 @@ class LLM:
             ctx_size=ctx_size,
             kv_types=kv_types,
             kv_tokens=kv_tokens,
+            kv_bytes=kv_bytes,
+            cache=_cache_options(prefix_cache, cache_bytes, cache_folder, cache_folder_bytes),
+            fingerprint=self._reader.fingerprint,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
+            itl_target_s=itl_target_s,
+            deterministic=_deterministic_by_environment() if deterministic is None else deterministic,
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
@@ -129,6 +160,7 @@ class LLM:
             self._warnings += (f"only token ids are understood and given: {self._tokenizer_error}",)
         self._shared: SharedEngine | None = SharedEngine(engine)
         self._seed = seed
+        self.context_shift, self._keep = context_shift, keep
         self._template_lock = threading.Lock()
         self._template_name = chat_template
         self._template: ChatTemplate | None = None
@@ -161,6 +193,7 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        cache_salt: str = "",
     ) -> Completion: ...
 
     @overload
@@ -171,6 +204,7 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        cache_salt: str = "",
     ) -> list[Completion]: ...
 
     @overload
@@ -181,6 +215,7 @@ class LLM:
         *,
         stream: Literal[True],
         parse_special: bool = False,
+        cache_salt: str = "",
     ) -> EventStream[Event]: ...
 
     def generate(
@@ -190,6 +225,7 @@ class LLM:
         *,
         stream: bool = False,
         parse_special: bool = False,
+        cache_salt: str = "",
     ) -> Completion | list[Completion] | EventStream[Event]:
         """Continue a text, or a list of texts that are computed together.
 
@@ -199,6 +235,7 @@ class LLM:
             sampling: how tokens are chosen; for a list also one for each prompt. None: `default_sampling`.
             stream: return an iterator over events instead of waiting for the end.
             parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
+            cache_salt: only calls with the same salt reuse each other's work; one for each tenant keeps them apart.
 
         Raises:
             InvalidRequestError: the prompt is empty, or something in it is out of range.
@@ -208,7 +245,7 @@ class LLM:
         """
         is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
         prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
-        events = self._submit(prompts, sampling, lambda event: event)
+        events = self._submit(prompts, sampling, lambda event: event, streamed=stream, cache_salt=cache_salt)
         if stream:
             return events
         completions = _fold(events)
@@ -222,6 +259,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[False] = False,
+        cache_salt: str = "",
         **variables: Any,
     ) -> Completion: ...
 
@@ -233,6 +271,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[False] = False,
+        cache_salt: str = "",
         **variables: Any,
     ) -> list[Completion]: ...
 
@@ -244,6 +283,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[True],
+        cache_salt: str = "",
         **variables: Any,
     ) -> EventStream[ChatEvent]: ...
 
@@ -254,6 +294,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: bool = False,
+        cache_salt: str = "",
         **variables: Any,
     ) -> Completion | list[Completion] | EventStream[ChatEvent]:
         """Answer a conversation, or a list of conversations that are computed together.
@@ -263,6 +304,7 @@ class LLM:
             sampling: as for `generate`.
             tools: descriptions of functions, for templates that show them to the model.
             stream: return an iterator over events instead of waiting for the end.
+            cache_salt: as for `generate`.
             variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
                 of `ChatTemplate.render`.
 
@@ -279,7 +321,14 @@ class LLM:
         shown = [self._tokens_shown(parser.markers) for parser in parsers]
         answers = [_Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
         by_id: dict[str, _Answer] = {}
-        events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown)
+        events = self._submit(
+            prompts,
+            sampling,
+            lambda event: by_id[event.request_id].translate(event),
+            shown,
+            streamed=stream,
+            cache_salt=cache_salt,
+        )
         by_id.update(zip(events.request_ids, answers, strict=True))
         if stream:
             return events
@@ -292,6 +341,9 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         translate: Callable[[Event], E],
         shown: Sequence[Mapping[int, str]] = (),
+        *,
+        streamed: bool,
+        cache_salt: str = "",
     ) -> EventStream[E]:
         shared = self._open_engine()
         requests = []
@@ -302,8 +354,78 @@ class LLM:
             request_id = shared.new_id()
             if one.seed is None and self._seed is not None:
                 one = dataclasses.replace(one, seed=self._seed + int(request_id) - 1)
-            requests.append(Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens))
+            requests.append(
+                Request(
+                    request_id,
+                    tuple(token_ids),
+                    one,
+                    shown_tokens=shown_tokens,
+                    streamed=streamed,
+                    cache_salt=cache_salt,
+                    context_shift=self.context_shift,
+                    keep=self._keep,
+                )
+            )
         return EventStream(shared, shared.submit(requests), [request.request_id for request in requests], translate)
+
+    # --- saved states ------------------------------------------------------------------------------------------------
+
+    @property
+    def can_save_state(self) -> bool:
+        """Whether a request has ended whose state could be saved."""
+        return len(self._open_engine().engine.last_ended[0]) > 0
+
+    def save_state(self, path: str | os.PathLike[str], token_ids: Prompt | None = None, *, cache_salt: str = "") -> int:
+        """Write keys and values to a file, from which `restore_state` brings them back in another process.
+
+        Args:
+            path: the file; one that exists is replaced.
+            token_ids: the tokens, or text that is encoded as a prompt; as many of them as are in the cache are saved.
+                None: those of the request that ended last, prompt and answer.
+            cache_salt: the one that they were computed with.
+
+        Returns:
+            How many tokens were saved.
+
+        Raises:
+            UsageError: nothing of the tokens is in the cache.
+            StateFileError: the file cannot be written.
+        """
+        shared = self._open_engine()
+        if token_ids is None:
+            ids, cache_salt = shared.engine.last_ended
+        else:
+            ids = np.array(self._encode(token_ids, False), dtype=np.int32)
+        state = shared.between_steps(lambda engine: engine.export_state(ids, cache_salt))
+        write_state(Path(path), state, shared.engine.state_fingerprint)
+        return len(state.token_ids)
+
+    def restore_state(self, path: str | os.PathLike[str], *, cache_salt: str = "") -> list[int]:
+        """Bring back what `save_state` wrote: a later prompt that begins like its tokens need not be computed again.
+
+        Args:
+            path: the file.
+            cache_salt: of the calls that may use it.
+
+        Returns:
+            The tokens that are in the cache now, fewer than were saved where it is too small.
+
+        Raises:
+            UsageError: the prefix cache is off.
+            StateFileError: the file is missing, damaged, or belongs to another model, KV type or backend.
+        """
+        shared = self._open_engine()
+        engine = shared.engine
+        state = read_state(
+            Path(path),
+            engine.state_fingerprint,
+            page_bytes=engine.page_bytes,
+            page_size=engine.page_size,
+            max_tokens=engine.kv_size,
+            vocab_size=self.vocab_size,
+        )
+        count = shared.between_steps(lambda engine: engine.import_state(state, cache_salt))
+        return [int(token) for token in state.token_ids[:count]]
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
@@ -343,7 +465,7 @@ class LLM:
         if len(ids) > self.ctx_size:
             raise ContextLengthError(len(ids), self.ctx_size)
         self._check_result(len(ids))
-        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True)
+        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True, streamed=False)
         result = np.empty((len(ids), self.vocab_size), dtype=np.float32)
         num_rows = 0
         with EventStream(shared, shared.submit([request]), [request.request_id], lambda event: event) as stream:
@@ -444,6 +566,8 @@ class _Answer:
             warnings,
             event.seed,
             event.error,
+            choice=event.choice,
+            reuse=event.reuse,
             reasoning=reasoning,
         )
 
@@ -485,6 +609,22 @@ def _whole_numbers(token_ids: Any) -> tuple[int, ...]:
 def _without_second_bos(token_ids: list[int], tokenizer: Tokenizer) -> list[int]:
     bos = tokenizer.bos_token_id
     return token_ids[1:] if bos is not None and token_ids[:2] == [bos, bos] else token_ids
+
+
+def _cache_options(
+    enabled: bool, max_bytes: int | None, folder: str | os.PathLike[str] | None, folder_bytes: int
+) -> CacheOptions:
+    for name, size in (("cache_bytes", max_bytes), ("cache_folder_bytes", folder_bytes)):
+        if size is not None and size < 0:
+            raise UsageError(f"{name} must be 0 or more, not {size}")
+    return CacheOptions(enabled and max_bytes != 0, max_bytes, None if folder is None else Path(folder), folder_bytes)
+
+
+def _deterministic_by_environment() -> bool:
+    value = os.environ.get("QUIPU_DETERMINISTIC", "0")
+    if value not in ("0", "1"):
+        raise UsageError(f"QUIPU_DETERMINISTIC must be 0 or 1, not {value!r}")
+    return value == "1"
 
 
 def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:

@@ -22,6 +22,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"  # max_tokens reached, or the context is full
     ABORT = "abort"  # the caller went away
     ERROR = "error"  # an internal failure
+    DEADLINE = "deadline"  # the request's deadline has passed, or could not have been met
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,12 @@ _FLOAT_FIELDS = (
 _LARGEST_BIAS = 1e30
 _LARGEST_COUNT = 2**31 - 1
 _LARGEST = 1e6  # far beyond what has an effect; keeps float32 arithmetic on logits finite
+MOST_PRIORITY = 10
+MOST_CHOICES = 128
+_MAX_KEY_LENGTH = 256
 _MAX_STOPS = 256  # every generated token is compared with each of them
 _MAX_STOP_LENGTH = 1024
+_MAX_SALT_LENGTH = 1024
 
 
 def _is_number(value: object) -> bool:
@@ -166,6 +171,34 @@ class Timings:
     generation_s: float
 
 
+class ReuseLimit(StrEnum):
+    """Why no more tokens of a prompt came from the prefix cache."""
+
+    LAST_TOKEN = "last_token"  # all but the last did, which is always computed
+    NEW = "new"  # what is cached ends there
+    DIFFERS = "differs"  # what is cached goes on in another way
+    NO_COMMON_PREFIX = "no_common_prefix"  # nothing that the tenant may see begins like it
+    PAGE_BORDER = "page_border"  # pages are shared whole
+    EVICTED = "evicted"  # it was cached, and gave way to other requests
+    PROMPT_LOGITS = "prompt_logits"  # asked for, hence computed
+    OFF = "off"  # the cache is off, for the request or at all
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """What the prefix cache did for a request.
+
+    Attributes:
+        cached_tokens: tokens of the prompt that were not computed again.
+        limit: why not more.
+        reason: the same as a sentence, with numbers.
+    """
+
+    cached_tokens: int
+    limit: ReuseLimit
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A prompt and how to continue it, as the engine receives it.
@@ -174,8 +207,17 @@ class Request:
         request_id: unique within the engine.
         prompt_token_ids: at least one token id.
         sampling: how tokens are chosen and when to stop.
-        prompt_logits: also deliver the logits of every prompt token, in the events' `logits`.
+        prompt_logits: also deliver the logits of every prompt token, in the events' `logits`; of the first choice only.
         shown_tokens: control tokens that the text of the events shows, such as the tags around reasoning, and how.
+        priority: a band from -10 to 10; higher ones are served first.
+        key: whom the request is for. Within a band, keys get equal shares of the work.
+        deadline_s: seconds after it was submitted at which the request must have ended; None: it may take any time.
+        num_choices: how often the prompt is continued. Events name the `choice`; each choice has a seed of its own.
+        streamed: somebody reads the tokens as they come, so long prompts of others must not hold them up.
+        cache_prompt: reuse what earlier requests computed of the same beginning, and let later ones reuse this one's.
+        cache_salt: only requests with the same salt reuse each other's work; one for each tenant keeps them apart.
+        context_shift: when the context is full, drop the oldest half instead of ending, with a warning.
+        keep: tokens at the beginning that a context shift never drops; -1: the whole prompt.
     """
 
     request_id: str
@@ -183,11 +225,47 @@ class Request:
     sampling: SamplingParams
     prompt_logits: bool = False
     shown_tokens: Mapping[int, str] = field(default_factory=dict)
+    priority: int = 0
+    key: str = ""
+    deadline_s: float | None = None
+    num_choices: int = 1
+    streamed: bool = True
+    cache_prompt: bool = True
+    cache_salt: str = ""
+    context_shift: bool = False
+    keep: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            _is_whole(self.priority) and abs(self.priority) <= MOST_PRIORITY,
+            "priority",
+            f"a whole number from {-MOST_PRIORITY} to {MOST_PRIORITY}",
+            self.priority,
+        )
+        is_key = isinstance(self.key, str) and len(self.key) <= _MAX_KEY_LENGTH
+        _require(is_key, "key", f"text of up to {_MAX_KEY_LENGTH} characters", self.key)
+        _require(
+            self.deadline_s is None or (_is_number(self.deadline_s) and self.deadline_s > 0),
+            "deadline_s",
+            "a number of seconds above 0, or None",
+            self.deadline_s,
+        )
+        _require(
+            _is_whole(self.num_choices) and 1 <= self.num_choices <= MOST_CHOICES,
+            "num_choices",
+            f"a whole number from 1 to {MOST_CHOICES}",
+            self.num_choices,
+        )
+        for name in ("cache_prompt", "context_shift"):
+            _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
+        _require(_is_whole(self.keep) and self.keep >= -1, "keep", "-1 (the whole prompt), 0 or more", self.keep)
+        is_salt = isinstance(self.cache_salt, str) and len(self.cache_salt) <= _MAX_SALT_LENGTH
+        _require(is_salt, "cache_salt", f"a string of at most {_MAX_SALT_LENGTH} characters", type(self.cache_salt))
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What one engine step added to one request. The last event has a finish_reason.
+    """What one engine step added to one choice of a request. The last event of each choice has a finish_reason.
 
     Attributes:
         request_id: the request it belongs to.
@@ -198,8 +276,10 @@ class Event:
         timings: set on the last event.
         warnings: anything the user should know (an ignored option, a fall-back).
         seed: the seed in use; set on the last event.
-        error: one sentence that says what went wrong, where finish_reason is ERROR.
+        error: one sentence that says what went wrong, where finish_reason is ERROR or DEADLINE.
         logits: float32 [tokens, vocab], the logits of the prompt tokens that this step computed, where asked for.
+        choice: which of the request's choices it belongs to, from 0.
+        reuse: what the prefix cache did for the prompt; None until the request has begun.
     """
 
     request_id: str
@@ -212,6 +292,8 @@ class Event:
     seed: int | None = None
     error: str = ""
     logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    choice: int = 0
+    reuse: Reuse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +320,8 @@ class Completion:
         seed: the one in use; the same seed gives the same text.
         reasoning: what the model thought before it answered; chat only.
         warnings: what the user should know, each once.
-        error: one sentence, where finish_reason is ERROR.
+        error: one sentence, where finish_reason is ERROR or DEADLINE.
+        reuse: what the prefix cache did for the prompt; None where the request never began.
     """
 
     text: str
@@ -250,6 +333,7 @@ class Completion:
     reasoning: str = ""
     warnings: tuple[str, ...] = ()
     error: str = ""
+    reuse: Reuse | None = None
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Completion:
@@ -266,4 +350,5 @@ class Completion:
             "".join(event.reasoning for event in events if isinstance(event, ChatEvent)),
             tuple(dict.fromkeys(warning for event in events for warning in event.warnings)),
             last.error,
+            last.reuse,
         )

@@ -399,7 +399,7 @@ def test_golden_batch() -> None:
     tokens = golden_tokens()
     prompts = [tokens, tokens[:7], tokens[20:], tokens[:1]]
     sampling = SamplingParams(seed=3, max_tokens=40)
-    with LLM(golden("llama-Q4_K_M"), kv_tokens=512) as llm:
+    with LLM(golden("llama-Q4_K_M"), kv_size=512) as llm:
         single: list[Completion] = [llm.generate(prompt, sampling) for prompt in prompts]
         batched = llm.generate(prompts, sampling)
     # Groups of different sizes may round differently, which can tip a choice of 40; half must agree to the end.

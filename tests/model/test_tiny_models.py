@@ -21,7 +21,7 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=200)
 
 @pytest.fixture(scope="module")
 def chat() -> LLM:
-    return LLM(resolve_model("tiny"), kv_tokens=32768)
+    return LLM(resolve_model("tiny"), kv_size=32768)
 
 
 @pytest.fixture(scope="module")

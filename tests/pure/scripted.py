@@ -50,6 +50,7 @@ class ScriptedLLM:
     load_warnings: tuple[str, ...] = ()
     closed_streams: int = 0
     path: Path = Path(FACTS.path)
+    context_shift: bool = False
     default_sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def chat(

@@ -5,6 +5,7 @@ The tokens are read back from the KV pages, so any mistake with pages, positions
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -63,12 +64,29 @@ class ScriptedStorage:
         self.num_pages = num_pages
         self.tokens = np.full((num_pages, spec.page_size), -1, dtype=np.int32)
 
+    layout = "scripted-1"
+
+    def read_page(self, page: int) -> NDArray[np.uint8]:
+        data = np.zeros(self.spec.bytes_per_page, dtype=np.uint8)
+        tokens = self.tokens[page].view(np.uint8)
+        data[: len(tokens)] = tokens
+        return data
+
+    def write_page(self, page: int, data: NDArray[np.uint8]) -> None:
+        assert data.shape == (self.spec.bytes_per_page,)
+        self.tokens[page] = data[: 4 * self.spec.page_size].view(np.int32)
+
+    def copy_page(self, source: int, target: int) -> None:
+        assert source != target
+        self.tokens[target] = self.tokens[source]
+
 
 @dataclass
 class ScriptedBackend:
     """Checks every batch, and keeps the number of tokens of each run."""
 
     name: str = "scripted"
+    max_uniform_tokens: int = 1 << 30
     run_sizes: list[int] = field(default_factory=list)
     fails_at: int | None = None  # the number of the run that raises an error
     max_tokens: int = 0
@@ -136,7 +154,7 @@ class Letters:
 
 def scripted_engine(backend: ScriptedBackend | None = None, **options: object) -> Engine:
     """An engine on the scripted model."""
-    defaults: dict[str, object] = {"ctx_size": 64, "page_size": 4}
+    defaults: dict[str, object] = {"ctx_size": 64, "page_size": 4, "shuffle_pages": random.Random(0)}
     model = ScriptedModel()
     return Engine(model, backend or ScriptedBackend(), Letters(), ReferenceSampler(), **{**defaults, **options})  # type: ignore[arg-type]
 

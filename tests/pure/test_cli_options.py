@@ -328,6 +328,37 @@ def test_load_options_reach_the_model() -> None:
             typed(words).llm_arguments()
 
 
+def test_cache_options_reach_the_model() -> None:
+    words = "--kv-size 2GiB --no-cache-prompt -cram 64 --cache-folder /pages --context-shift --keep -1"
+    assert typed(words).llm_arguments() == {
+        "kv_size": "2GiB",
+        "prefix_cache": False,
+        "cache_bytes": 64 << 20,
+        "cache_folder": Path("/pages"),
+        "context_shift": True,
+        "keep": -1,
+    }
+    assert typed("-cram -1").llm_arguments()["cache_bytes"] > 1 << 50
+    assert typed("--context-shift").llm_arguments() == {"context_shift": True, "keep": 0}
+    assert typed("--prompt-cache x --prompt-cache-all").llm_arguments() == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--keep 4", "give both"),
+        ("--context-shift --keep -2", "--keep must be"),
+        ("--prompt-cache-ro", "--prompt-cache FILE"),
+        ("--prompt-cache x --no-cache-prompt", "needs the prefix cache"),
+        ("--prompt-cache x -cram 0", "needs the prefix cache"),
+        ("-cram -2", "--cache-ram must be"),
+    ],
+)
+def test_cache_options_that_contradict_each_other(words: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        typed(words).llm_arguments()
+
+
 def test_options_without_effect_warn_once_each() -> None:
     options = typed("-ngl 99 -ts 24,24 -ctk q4_0 -ctv Q8_0 --mlock --no-mmap -fa")
     warnings = options.warnings()

@@ -120,6 +120,10 @@ def check_outcome(request: Request, events: list[Event], ctx_size: int, *, may_b
 def test_preemption_happens_and_changes_nothing() -> None:
     engine = scripted_engine(ctx_size=40, kv_tokens=44, page_size=4, shuffle_pages=random.Random(1))
     sampling = SamplingParams(seed=3, ignore_eos=True, logit_bias={END: -100.0, NAN_TOKEN: -100.0}, max_tokens=25)
+    for number in range(100):  # after so many short answers none is expected to be long
+        engine.submit(Request(f"short {number}", (5,), SamplingParams(max_tokens=1, logit_bias={NAN_TOKEN: -100.0})))
+    run_to_end(engine)
+    assert engine.num_preemptions == 0
     for number in range(4):
         engine.submit(Request(str(number), (5 + number, 6, 7), sampling))
     events = run_to_end(engine)
@@ -142,7 +146,7 @@ def test_decoding_goes_on_beside_a_long_prompt() -> None:
     backend = ScriptedBackend()
     engine = scripted_engine(backend, ubatch_size=8, kv_tokens=256)
     sampling = SamplingParams(seed=1, max_tokens=20, logit_bias={END: -100.0, NAN_TOKEN: -100.0})
-    engine.submit(Request("short", (3,), sampling))
+    engine.submit(Request("short", (3,), sampling, streamed=False))  # nobody reads along, so time does not matter
     engine.step()
     engine.submit(Request("long", tuple(range(2, 42)), sampling))
     for _ in range(4):

@@ -20,6 +20,8 @@ from quipu.quant import dequantize
 class CPUKVStorage:
     """KV pages in the layout of the native attention kernels; memory is touched only when a page is first written."""
 
+    layout = "cpu-1"  # counts up when native/layouts.h changes how a page lies
+
     def __init__(self, spec: KVSpec, num_pages: int) -> None:
         self.spec = spec
         self.num_pages = num_pages
@@ -33,6 +35,21 @@ class CPUKVStorage:
             int(spec.v_type),
             num_pages,
         )
+        assert self.native.page_bytes == spec.bytes_per_page
+
+    def read_page(self, page: int) -> NDArray[np.uint8]:
+        """A copy of a page: uint8 [spec.bytes_per_page]."""
+        data = np.empty(self.spec.bytes_per_page, np.uint8)
+        self.native.read_page(page, data)
+        return data
+
+    def write_page(self, page: int, data: NDArray[np.uint8]) -> None:
+        """Set a page to bytes of `read_page`."""
+        self.native.write_page(page, data)
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Set page `target` to what page `source` holds."""
+        self.native.copy_page(source, target)
 
 
 def measure_threads(counts: Sequence[int], num_bytes: int, seconds_each: float) -> list[tuple[int, float, float]]:
@@ -76,6 +93,11 @@ class CPUBackend:
         self._team = _native.Team(num_threads) if owns_cores is None else _native.Team(num_threads, owns_cores)
         self.num_threads = num_threads
         self.few_token_threads = num_threads if few_token_threads is None else few_token_threads
+
+    @property
+    def max_uniform_tokens(self) -> int:
+        """The most tokens that go through the row kernels, which are one loop; larger runs round differently."""
+        return int(_native.max_row_tokens())
 
     def compile(self, program: Program, *, max_tokens: int) -> CPUExecutable:
         """Lay out memory and steps for runs of up to `max_tokens` tokens."""

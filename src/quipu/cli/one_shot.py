@@ -86,6 +86,6 @@ def print_json(
 
 
 def _filled_context(conversation: Conversation, reply: Reply) -> bool:
-    if reply.finish_reason is not FinishReason.LENGTH or reply.usage is None:
+    if reply.finish_reason is not FinishReason.LENGTH or reply.usage is None or conversation.llm.context_shift:
         return False
     return reply.usage.total_tokens >= conversation.llm.ctx_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from quipu.api import LLM
@@ -58,9 +59,16 @@ def run(options: RunOptions) -> int:
         system = options.system_text()
         if system is not None:
             conversation.set_system(system)
+        state_file = None if options.prompt_cache is None else Path(options.prompt_cache).expanduser()
+        if state_file is not None and state_file.exists():
+            llm.restore_state(state_file)
         if prompt is None or mode is Mode.CONVERSE:
-            return _converse(options, conversation, facts, screen, prompt, load_s)
-        return _once(options, conversation, screen, prompt, load_s)
+            code = _converse(options, conversation, facts, screen, prompt, load_s)
+        else:
+            code = _once(options, conversation, screen, prompt, load_s)
+        if state_file is not None and not options.prompt_cache_ro and llm.can_save_state:
+            llm.save_state(state_file)
+        return code
 
 
 def _piped_text(options: RunOptions) -> str:

@@ -83,7 +83,7 @@ class Session:
         used = reply.usage.total_tokens if reply.usage is not None else 0
         if reply.finish_reason is FinishReason.ABORT:
             self.screen.note("(stopped)")
-        elif reply.finish_reason is FinishReason.LENGTH and used >= self.llm.ctx_size:
+        elif reply.finish_reason is FinishReason.LENGTH and used >= self.llm.ctx_size and not self.llm.context_shift:
             self.screen.warn(
                 f"the answer was cut: the conversation takes {used} of the context's {self.llm.ctx_size} tokens; "
                 f"{_MAKE_ROOM}"

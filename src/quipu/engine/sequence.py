@@ -1,7 +1,8 @@
-"""One request while it lives in the engine: its tokens, how far they are computed, and when it is finished."""
+"""One choice of a request while it lives in the engine: its tokens, how far they are computed, when it is finished."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu.engine.pages import PageTable
+from quipu.engine.prefix_cache import PrefixChain
 from quipu.engine.sampler import num_penalized
 from quipu.engine.stopping import StopMatcher
-from quipu.types import Event, FinishReason, Request, Timings, Usage
+from quipu.types import Event, FinishReason, Request, Reuse, Timings, Usage
 
+ENDLESS = 1 << 62  # tokens to generate, where neither the request nor the context sets an end
 _NO_TOKENS: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
 
@@ -38,6 +41,12 @@ class Chains:
     early_chain: Any
 
 
+class Pending(Protocol):
+    """Something that is prepared elsewhere, such as a `concurrent.futures.Future`."""
+
+    def done(self) -> bool: ...
+
+
 class SequenceState:
     """The tokens of a request. `num_computed` of them are in the KV cache and chase the `num_known`.
 
@@ -45,12 +54,24 @@ class SequenceState:
 
     Attributes:
         request: what was asked.
+        choice: which of the request's choices this is, from 0.
+        siblings: all choices of the request that have not ended, this one included.
+        number: the order of arrival; later ones are larger.
         seed: the seed in use.
+        max_tokens: most tokens to generate.
         end_ids: tokens that end the generation.
         num_known: tokens of the prompt and generated ones.
         num_computed: tokens whose keys and values are in the cache.
         num_delivered: prompt tokens whose logits have been delivered, where asked for.
+        num_shared: tokens whose pages were found ready when it started last.
+        num_dropped: tokens that context shifts took out; positions in the cache do not count them, `position` does.
         table: the pages that hold them.
+        prefix: where it stands in the prefix cache; None: it reuses nothing.
+        reuse: what the prefix cache did for it; None until it has begun.
+        warnings: for its next event.
+        ctx_size: most tokens that it may know at a time.
+        pending: what it waits for before it can start, such as a grammar; None: nothing.
+        deadline: the moment at which it has to end.
         arrival_s, started_s, first_token_s: moments; None until they come.
         finish_reason: None while it runs.
         error: one sentence, where it failed.
@@ -60,6 +81,9 @@ class SequenceState:
         self,
         request: Request,
         *,
+        choice: int,
+        siblings: list[SequenceState],
+        number: int,
         ctx_size: int,
         seed: int,
         chains: Chains,
@@ -70,27 +94,45 @@ class SequenceState:
     ) -> None:
         sampling = request.sampling
         self.request = request
+        self.choice = choice
+        self.siblings = siblings
+        self.number = number
         self.seed = seed
         self.end_ids = end_ids
         self.num_prompt = len(request.prompt_token_ids)
         self.num_known = self.num_prompt
         self.num_computed = 0
         self.num_delivered = 0
+        self.num_shared = 0
+        self.num_dropped = 0
         self.table = PageTable()
+        self.prefix: PrefixChain | None = None
+        self.reuse: Reuse | None = None
+        self.warnings: list[str] = []
+        self.ctx_size = ctx_size
+        self.pending: Pending | None = None
+        self.deadline = math.inf if request.deadline_s is None else arrival_s + request.deadline_s
+        self.was_charged = False  # for its prompt; see fairness.py
         self.arrival_s = arrival_s
         self.started_s: float | None = None
         self.first_token_s: float | None = None
         self.finish_reason: FinishReason | None = None
         self.error = ""
-        room = ctx_size - self.num_prompt
-        self._max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
-        self._tokens = np.empty(self.num_prompt + min(self._max_tokens, 256), dtype=np.int32)
+        room = ENDLESS if request.context_shift else ctx_size - self.num_prompt
+        self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        self._tokens = np.empty(self.num_prompt + min(self.max_tokens, 256), dtype=np.int32)
         self._tokens[: self.num_prompt] = request.prompt_token_ids
         self._chains = chains
         self._num_penalized = num_penalized(sampling)
         self._detokenizer = detokenizer
         self._text_vocab_size = text_vocab_size
         self._stop = StopMatcher(sampling.stop)
+        self._delivers_logits = request.prompt_logits and choice == 0
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it cannot start yet."""
+        return self.pending is not None and not self.pending.done()
 
     @property
     def request_id(self) -> str:
@@ -103,12 +145,27 @@ class SequenceState:
 
     @property
     def num_generated(self) -> int:
-        return self.num_known - self.num_prompt
+        return self.num_known + self.num_dropped - self.num_prompt
+
+    @property
+    def position(self) -> int:
+        """The place of the next token among all that were ever known."""
+        return self.num_known + self.num_dropped
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it goes on and needs a context shift for it."""
+        return self.finish_reason is None and self.num_known >= self.ctx_size
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens at the beginning that a context shift leaves alone."""
+        return self.num_prompt if self.request.keep < 0 else min(self.request.keep, self.num_prompt)
 
     @property
     def wants_token(self) -> bool:
         """Whether a token follows once all known ones are computed."""
-        return self._max_tokens > 0
+        return self.max_tokens > 0
 
     @property
     def chain(self) -> Any:
@@ -124,17 +181,38 @@ class SequenceState:
         begin = 0 if self._num_penalized < 0 else max(0, self.num_known - self._num_penalized)
         return self._tokens[begin : self.num_known]
 
+    def token(self, position: int) -> int:
+        """The known token at a position."""
+        return self._tokens.item(position)
+
     def tokens(self, begin: int, end: int) -> NDArray[np.int32]:
         """Known tokens begin ... end - 1; a view."""
         return self._tokens[begin:end]
 
     def preempt(self) -> None:
         """Forget what was computed. The caller frees the pages."""
-        self.num_computed = 0
+        self.num_computed = self.num_shared = 0
+
+    def take_over(self, table: PageTable, num_tokens: int) -> None:
+        """Start with pages that hold its first `num_tokens`; some are left to compute."""
+        assert self.num_computed == len(self.table) == 0
+        assert num_tokens < self.num_known
+        self.table = table
+        self.num_computed = self.num_shared = num_tokens
+
+    def drop(self, begin: int, count: int, num_computed: int) -> None:
+        """Take `count` known tokens out from `begin` on; of what is left, the first `num_computed` stay computed."""
+        assert num_computed <= begin
+        self._tokens[begin : self.num_known - count] = self._tokens[begin + count : self.num_known].copy()
+        self.num_known -= count
+        self.num_dropped += count
+        self.num_computed = num_computed
 
     def num_undelivered(self, end: int) -> int:
         """Of the first `end` tokens, how many have logits that were asked for and not delivered."""
-        return max(0, min(end, self.num_prompt) - self.num_delivered) if self.request.prompt_logits else 0
+        if not self._delivers_logits:
+            return 0
+        return max(0, min(end, self.num_prompt) - self.num_delivered)
 
     def advance(self, num_tokens: int) -> None:
         """Another `num_tokens` are computed."""
@@ -146,7 +224,7 @@ class SequenceState:
     def add_token(self, token_id: int, now_s: float) -> str:
         """Append a generated token, see whether it is the last, and return the text that became final."""
         if self.num_known == len(self._tokens):
-            grown = np.empty(min(2 * self.num_known, self.num_prompt + self._max_tokens), dtype=np.int32)
+            grown = np.empty(min(2 * self.num_known, self.ctx_size), dtype=np.int32)
             grown[: self.num_known] = self._tokens
             self._tokens = grown
         self._tokens[self.num_known] = token_id
@@ -160,7 +238,7 @@ class SequenceState:
             text = self._text_of(token_id)
             if self._stop.stopped:
                 self.finish_reason = FinishReason.STOP
-            elif self.num_generated >= self._max_tokens:
+            elif self.num_generated >= self.max_tokens:
                 self.finish_reason = FinishReason.LENGTH
         return text + self._rest_of_text() if self.finish_reason is not None else text
 
@@ -175,16 +253,20 @@ class SequenceState:
     ) -> Event:
         """What happened to the request in one step."""
         finished = self.finish_reason is not None
+        warnings, self.warnings = tuple(self.warnings), []
         return Event(
             self.request_id,
             token_ids,
             text,
             self.finish_reason,
-            Usage(self.num_prompt, self.num_generated),
+            Usage(self.num_prompt, self.num_generated, 0 if self.reuse is None else self.reuse.cached_tokens),
             timings=self._timings(now_s) if finished else None,
+            warnings=warnings,
             seed=self.seed if finished else None,
             error=self.error,
             logits=logits,
+            choice=self.choice,
+            reuse=self.reuse,
         )
 
     def _text_of(self, token_id: int) -> str:
