@@ -243,8 +243,11 @@ def test_a_failed_step_loses_no_page() -> None:
     for _ in range(20):
         for _ in range(5):
             traffic.submit()
+        for gate in traffic.gates:
+            gate.is_open = True
         for _ in range(rng.randrange(4)):
             traffic.step()
+        engine.submit(Request("last", (3, 4), SamplingParams(max_tokens=5)))
 
         def broken(*_: object) -> object:
             raise ValueError("the scripted failure")
