@@ -416,7 +416,7 @@ class Engine:
     def _drop(self, sequence: SequenceState) -> None:
         self._scheduler.remove(sequence)
         if sequence.request.deadline_s is not None:
-            self._deadlines.forget()
+            self._deadlines.forget(sequence)
         if not self._live[sequence.request_id]:
             del self._live[sequence.request_id]
 

@@ -106,7 +106,6 @@ class StepTimeModel:
         if self.num_observed - self._num_fitted >= min(_REFIT, self.num_observed // 2):
             self._fit()
 
-
     def _fit(self) -> None:
         self._num_fitted = self.num_observed
         # Each class divided by its mean squared time: errors are relative.
