@@ -196,6 +196,7 @@ def soak(engine: Engine, first: int, count: int, rng: random.Random) -> int:
     return num_tokens
 
 
+@pytest.mark.timeout(1200)
 def test_ten_thousand_short_requests_leave_nothing_behind() -> None:
     clock = Clock()
     engine, backend = cached_engine(clock, linear_seconds(1e-3, 1e-4, 0.0), kv_tokens=1024)
@@ -221,8 +222,7 @@ def test_ten_thousand_short_requests_leave_nothing_behind() -> None:
     assert grown_bytes < 50_000, "memory grows with the number of requests"
     stats = engine.stats()
     assert stats.num_free_pages == stats.num_pages
-    assert len(engine._deadlines) <= 64
-    assert len(engine._scheduler._counters) == 0
+    assert len(engine._deadlines) == len(engine._scheduler._counters) == 0
 
 
 def traced_bytes() -> int:
@@ -247,8 +247,11 @@ def test_a_failed_step_loses_no_page() -> None:
     for _ in range(20):
         for _ in range(5):
             traffic.submit()
+        for gate in traffic.gates:
+            gate.is_open = True
         for _ in range(rng.randrange(4)):
             traffic.step()
+        engine.submit(Request("last", (3, 4), SamplingParams(max_tokens=5)))
 
         def broken(*_: object) -> object:
             raise ValueError("the scripted failure")

@@ -467,6 +467,7 @@ def test_stats() -> None:
     assert stats.num_tokens == 10 + 2 + 2 * 4
     assert stats.step_times.base_s == pytest.approx(0.1, rel=0.01)
     assert stats.step_times.per_token_s == pytest.approx(0.01, rel=0.01)
+    assert engine.step_time.predict(5, 10.0) == pytest.approx(0.15, rel=0.01)
 
 
 def test_a_deterministic_step_is_cut_into_runs() -> None:

@@ -144,7 +144,7 @@ def test_many_requests_run_in_one_step() -> None:
 
 def test_decoding_goes_on_beside_a_long_prompt() -> None:
     backend = ScriptedBackend()
-    engine = scripted_engine(backend, ubatch_size=8, kv_tokens=256)
+    engine = scripted_engine(backend, ubatch_size=8, kv_tokens=256, itl_target_s=1e6)
     sampling = SamplingParams(seed=1, max_tokens=20, logit_bias={END: -100.0, NAN_TOKEN: -100.0})
     engine.submit(Request("short", (3,), sampling, streamed=False))  # nobody reads along, so time does not matter
     engine.step()

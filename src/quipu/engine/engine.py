@@ -519,7 +519,7 @@ class Engine:
             self.last_ended = sequence.tokens(0, sequence.num_computed).copy(), sequence.request.cache_salt
         self._scheduler.remove(sequence)
         if sequence.request.deadline_s is not None:
-            self._deadlines.forget()
+            self._deadlines.forget(sequence)
         if not self._live[sequence.request_id]:
             del self._live[sequence.request_id]
 

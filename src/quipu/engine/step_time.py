@@ -61,10 +61,7 @@ class StepTimeModel:
     def times(self) -> StepTimes:
         """The coefficients as of now; all 0 before the first step."""
         if self._num_fitted < self.num_observed:
-            self._num_fitted = self.num_observed
-            # Each class divided by its mean squared time: errors are relative.
-            relative = [[value * sums[0] / sums[-1] for value in sums] for sums in self._sums if sums[0] > 0]
-            self.last_times = _fit([sum(column) for column in zip(*relative, strict=True)])
+            self._fit()
         return self.last_times
 
     def predict(self, num_tokens: float, context: float) -> float:
@@ -92,7 +89,7 @@ class StepTimeModel:
         size_class = min(num_tokens.bit_length() - 1, _NUM_CLASSES - 1)
         if self._counts[size_class] >= _FEWEST_KNOWN:
             # The coefficients need not be the latest: solving for them at each step would cost more than all the rest.
-            known = self.times if self.num_observed - self._num_fitted >= _REFIT else self.last_times
+            known = self.last_times
             predicted_s = known.base_s + num_tokens * (known.per_token_s + known.per_product_s * context)
             error = abs(seconds - predicted_s) / max(min(seconds, predicted_s), _SHORTEST_S)
             limit = _HUBER * max(self._usual_error, _LEAST_ERROR)
@@ -106,9 +103,17 @@ class StepTimeModel:
             sums[i] = _FORGET * sums[i] + weight * value
         self._counts[size_class] += 1
         self.num_observed += 1
+        if self.num_observed - self._num_fitted >= min(_REFIT, self.num_observed // 2):
+            self._fit()
+
+    def _fit(self) -> None:
+        self._num_fitted = self.num_observed
+        # Each class divided by its mean squared time: errors are relative.
+        relative = [[value * sums[0] / sums[-1] for value in sums] for sums in self._sums if sums[0] > 0]
+        self.last_times = _best_times([sum(column) for column in zip(*relative, strict=True)])
 
 
-def _fit(sums: list[float]) -> StepTimes:
+def _best_times(sums: list[float]) -> StepTimes:
     """The non-negative coefficients that fit best: of every choice of those that are not 0, the best valid one.
 
     Where the steps so far leave it open, time is put down to the tokens: then nothing large is believed to be free.
