@@ -438,6 +438,8 @@ class _Answer:
             warnings,
             event.seed,
             event.error,
+            logprobs=event.logprobs,
+            prompt_logprobs=event.prompt_logprobs,
             reasoning=reasoning,
         )
 

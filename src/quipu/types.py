@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -97,8 +97,8 @@ class SamplingParams:
         adaptive_target: choose tokens near this probability, on average [below 0].
         adaptive_decay: how slowly the average forgets; up to 0.99.
         logprobs: report the log probability of every chosen token, and of so many of the most likely ones; None: not.
-        post_sampling_probs: report those of the distribution that the token was drawn from, after all steps, in place of
-            the model's own.
+        post_sampling_probs: report those of the distribution that the token was drawn from, after all steps, in place
+            of the model's own.
         prompt_logprobs: the same as `logprobs` for the prompt, from its second token on.
     """
 
@@ -140,10 +140,11 @@ class SamplingParams:
     prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("stop", "dry_sequence_breakers"):
-            texts = getattr(self, name)
-            object.__setattr__(self, name, (texts,) if isinstance(texts, str) else tuple(texts))
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+        for name in ("stop", "dry_sequence_breakers", "stop_token_ids"):
+            given = getattr(self, name)
+            listed = (given,) if isinstance(given, str) else given
+            _require(isinstance(listed, Sequence | Set), name, "a list", given)
+            object.__setattr__(self, name, tuple(listed))
         object.__setattr__(self, "samplers", parse_samplers(self.samplers))
         for name, lowest, highest in _NUMBERS:
             value = getattr(self, name)
@@ -155,7 +156,7 @@ class SamplingParams:
             _require(is_inside, name, f"a whole number up to {_LARGEST_COUNT}: {expected}", value)
         for name, most in (("max_tokens", None), ("logprobs", _MAX_LOGPROBS), ("prompt_logprobs", _MAX_LOGPROBS)):
             value = getattr(self, name)
-            is_inside = value is None or (_is_whole(value) and 0 <= value and (most is None or value <= most))
+            is_inside = value is None or (_is_whole(value) and value >= 0 and (most is None or value <= most))
             _require(is_inside, name, f"{'0 or more' if most is None else f'from 0 to {most}'}, or None", value)
         _require(_is_whole(self.mirostat) and 0 <= self.mirostat <= 2, "mirostat", "0 (off), 1 or 2", self.mirostat)
         for name in ("ignore_eos", "post_sampling_probs"):
@@ -176,7 +177,9 @@ class SamplingParams:
         _require(length <= longest, name, f"of strings up to {longest} characters", length)
 
     def _check_logit_bias(self) -> None:
-        _require(isinstance(self.logit_bias, Mapping), "logit_bias", "a mapping of token ids to amounts", "another type")
+        _require(
+            isinstance(self.logit_bias, Mapping), "logit_bias", "a mapping of token ids to amounts", "another type"
+        )
         for token_id, bias in self.logit_bias.items():
             _require(_is_whole(token_id), "logit_bias", "keyed by token ids", token_id)
             is_amount = bias == -math.inf or (_is_number(bias) and abs(bias) <= _LARGEST_BIAS)
@@ -186,7 +189,10 @@ class SamplingParams:
         """Refuse values that contradict each other."""
         most = self.max_tokens
         _require(
-            most is None or self.min_tokens <= most, "min_tokens", f"at most max_tokens, which is {most}", self.min_tokens
+            most is None or self.min_tokens <= most,
+            "min_tokens",
+            f"at most max_tokens, which is {most}",
+            self.min_tokens,
         )
         both = self.mirostat != 0 and self.adaptive_target >= 0
         _require(not both, "adaptive_target", "below 0 with mirostat: each chooses the token", self.adaptive_target)
@@ -207,6 +213,7 @@ def parse_samplers(samplers: str | Sequence[str]) -> tuple[str, ...]:
         letters = {letter: name for name, letter in SAMPLERS.items()}
         is_letters = ";" not in samplers and _sampler_name(samplers) not in SAMPLERS and set(samplers) <= set(letters)
         samplers = [letters[letter] for letter in samplers] if is_letters else samplers.split(";")
+    _require(isinstance(samplers, Sequence), "samplers", "a list of names", samplers)
     _require(len(samplers) <= len(SAMPLERS), "samplers", f"at most {len(SAMPLERS)} names", len(samplers))
     names = tuple(_sampler_name(name) if isinstance(name, str) else "" for name in samplers)
     for name, given in zip(names, samplers, strict=True):
@@ -329,6 +336,11 @@ class Request:
     sampling: SamplingParams
     prompt_logits: bool = False
     shown_tokens: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def wants_prompt_rows(self) -> bool:
+        """Whether logits of every prompt token have to be computed, so that no part of the prompt can be skipped."""
+        return self.prompt_logits or self.sampling.prompt_logprobs is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ There is no thread and no loop in here; whoever wants progress calls `step`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections import deque
@@ -21,12 +22,13 @@ from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
 from quipu.engine.pages import PageAllocator
 from quipu.engine.runner import RunnableModel, Runner, weight_bytes, workspace_bytes
-from quipu.engine.sampler import NOT_A_NUMBER, Sampler, bias_with_forbidden, chain_steps
+from quipu.engine.sampler import NOT_A_NUMBER, Draw, Drawn, Sampler, request_chain
 from quipu.engine.scheduler import Scheduler, Work
-from quipu.engine.sequence import Chains, Detokenizer, SequenceState
+from quipu.engine.sequence import Detokenizer, SequenceState
+from quipu.engine.token_texts import TokenTexts
 from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
-from quipu.types import Event, FinishReason, Request, SamplingParams
+from quipu.types import Event, FinishReason, Request, SamplingParams, TokenLogprobs
 
 if TYPE_CHECKING:
     from random import Random
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
+_NO_DRAFTS: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
 
 class EngineTokenizer(Protocol):
@@ -46,6 +49,10 @@ class EngineTokenizer(Protocol):
     def end_of_generation_ids(self) -> frozenset[int]: ...
 
     def detokenizer(self) -> Detokenizer: ...
+
+    def token_bytes(self, token_id: int) -> bytes: ...
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]: ...
 
 
 class Engine:
@@ -113,6 +120,7 @@ class Engine:
         self.ctx_size = self.plan.ctx_size
         self.warnings = self.plan.warnings
         self._tokenizer = tokenizer
+        self._texts = None if tokenizer is None else TokenTexts(tokenizer)
         self._sampler = sampler
         self._runner = Runner(program, backend, kv_spec, self.plan.num_pages, max_tokens)
         self._pages = PageAllocator(self.plan.num_pages, page_size, shuffle=shuffle_pages)
@@ -234,67 +242,95 @@ class Engine:
     def _sequence(self, request: Request) -> SequenceState:
         sampling = request.sampling
         tokenizer = self._tokenizer
-        end_ids = frozenset(sampling.stop_token_ids)
-        if tokenizer is not None and not sampling.ignore_eos:
-            end_ids |= tokenizer.end_of_generation_ids
-        steps = chain_steps(sampling)
-        chain = self._sampler.chain(steps, sampling.logit_bias)
-        early_chain = chain
-        if sampling.min_tokens > 0:
-            early_chain = self._sampler.chain(steps, bias_with_forbidden(sampling.logit_bias, end_ids))
+        generation_end_ids = frozenset[int]()
+        if tokenizer is not None:
+            generation_end_ids = frozenset(id for id in tokenizer.end_of_generation_ids if id < self.vocab_size)
+        end_ids = generation_end_ids | frozenset(sampling.stop_token_ids)
+        chain = request_chain(
+            self._sampler,
+            sampling,
+            num_prompt=len(request.prompt_token_ids),
+            end_ids=end_ids,
+            generation_end_ids=generation_end_ids,
+            texts=self._texts,
+        )
         return SequenceState(
             request,
             ctx_size=self.ctx_size,
             seed=int.from_bytes(os.urandom(_SEED_BYTES)) if sampling.seed is None else sampling.seed % 2**64,
-            chains=Chains(chain, early_chain),
+            chain=chain,
+            sampler_state=self._sampler.state(chain),
             end_ids=end_ids,
             detokenizer=None if tokenizer is None else tokenizer.detokenizer(),
             text_vocab_size=0 if tokenizer is None else tokenizer.vocab_size,
             arrival_s=time.perf_counter(),
         )
 
-    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> dict[SequenceState, int]:
-        """A token, or a negative code, for every sequence whose known tokens are all computed after this step."""
+    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> dict[SequenceState, Drawn]:
+        """What was chosen for every sequence whose known tokens are all computed after this step."""
         last_rows = np.cumsum([work.num_outputs for work in step]) - 1
         rows = [row for row, work in zip(last_rows.tolist(), step, strict=True) if work.samples]
         sequences = [work.sequence for work in step if work.samples]
         if not sequences:
             return {}
-        chosen = self._sampler.sample_batch(
-            logits if len(rows) == len(logits) else logits[rows],
-            [sequence.chain for sequence in sequences],
-            [sequence.history for sequence in sequences],
-            np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
-            np.array([sequence.num_known for sequence in sequences], dtype=np.int64),
+        drawn = self._sampler.sample_batch(
+            logits if len(rows) == len(logits) else logits[rows], [_draw(sequence) for sequence in sequences]
         )
-        return dict(zip(sequences, chosen, strict=True))
+        return dict(zip(sequences, drawn, strict=True))
 
-    def _commit(self, step: list[Work], logits: NDArray[np.float32], chosen: dict[SequenceState, int]) -> list[Event]:
+    def _commit(self, step: list[Work], logits: NDArray[np.float32], drawn: dict[SequenceState, Drawn]) -> list[Event]:
         """Advance every sequence of the step, and report what is new."""
         now_s = time.perf_counter()
         events = []
         first_row = 0
         for work in step:
             sequence = work.sequence
+            prompt_rows = logits[first_row : first_row + work.num_prompt_rows]
+            prompt_logprobs = self._prompt_logprobs(sequence, prompt_rows)
             sequence.advance(work.num_tokens)
             token_ids: tuple[int, ...] = ()
             text = ""
-            if sequence in chosen and chosen[sequence] >= 0:
-                token_ids = (chosen[sequence],)
+            chosen = drawn.get(sequence)
+            if chosen is not None and chosen.token_ids[-1] >= 0:
+                token_ids = tuple(chosen.token_ids)
                 text = sequence.add_token(token_ids[0], now_s)
-            elif sequence in chosen:
-                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen[sequence]))
-            rows = logits[first_row : first_row + work.num_prompt_rows].copy() if work.num_prompt_rows else None
-            if token_ids or rows is not None or sequence.finish_reason is not None:
-                events.append(sequence.event(token_ids, text, now_s, rows))
+            elif chosen is not None:
+                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen.token_ids[-1]))
+            rows = prompt_rows.copy() if work.num_prompt_rows and sequence.request.prompt_logits else None
+            if token_ids or rows is not None or prompt_logprobs or sequence.finish_reason is not None:
+                event = sequence.event(token_ids, text, now_s, rows)
+                logprobs = tuple(chosen.logprobs or ()) if chosen is not None else ()
+                events.append(dataclasses.replace(event, logprobs=logprobs, prompt_logprobs=prompt_logprobs))
             if sequence.finish_reason is not None:
                 self._drop(sequence)
             first_row += work.num_outputs
         return events
 
+    def _prompt_logprobs(self, sequence: SequenceState, rows: NDArray[np.float32]) -> tuple[TokenLogprobs, ...]:
+        """Of the prompt tokens that `rows`, the next to be delivered, predict. The last row predicts none."""
+        num_top = sequence.request.sampling.prompt_logprobs
+        begin = sequence.num_delivered + 1
+        tokens = sequence.tokens(begin, min(begin + len(rows), sequence.num_prompt))
+        if num_top is None or len(tokens) == 0:
+            return ()
+        return tuple(self._sampler.logprobs(rows[: len(tokens)], tokens, num_top))
+
     def _drop(self, sequence: SequenceState) -> None:
         self._scheduler.remove(sequence)
         del self._live[sequence.request_id]
+
+
+def _draw(sequence: SequenceState) -> Draw:
+    num_logprobs = sequence.request.sampling.logprobs
+    return Draw(
+        sequence.chain,
+        sequence.sampler_state,
+        sequence.history,
+        sequence.seed,
+        sequence.num_known,
+        _NO_DRAFTS,
+        num_logprobs=-1 if num_logprobs is None else num_logprobs,
+    )
 
 
 def _sampling_error(code: int) -> str:

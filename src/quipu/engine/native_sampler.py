@@ -51,9 +51,7 @@ class NativeSampler:
             for ids, found in self._pool.sample_batch(logits, draws)
         ]
 
-    def logprobs(
-        self, logits: NDArray[np.float32], token_ids: NDArray[np.int32], num_top: int
-    ) -> list[TokenLogprobs]:
+    def logprobs(self, logits: NDArray[np.float32], token_ids: NDArray[np.int32], num_top: int) -> list[TokenLogprobs]:
         return [_token_logprobs(*item) for item in self._pool.logprobs(logits, token_ids, num_top)]
 
     def _pieces_of(self, texts: TokenTexts | None) -> _native.TokenPieces | None:

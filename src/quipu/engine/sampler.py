@@ -122,9 +122,7 @@ class Sampler(Protocol):
             logits: float32 [O, vocab], the rows of the draws one after another; left as they are.
         """
 
-    def logprobs(
-        self, logits: NDArray[np.float32], token_ids: NDArray[np.int32], num_top: int
-    ) -> list[TokenLogprobs]:
+    def logprobs(self, logits: NDArray[np.float32], token_ids: NDArray[np.int32], num_top: int) -> list[TokenLogprobs]:
         """The model's own log probabilities of one given token per row.
 
         Args:

@@ -67,7 +67,7 @@ def mean_distance(distances: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def standard_deviation(distances: NDArray[np.float32]) -> float:
-    """Of numbers (0 or less, finite). They are rounded to 20 bits of the widest, so that their squares add up exactly."""
+    """Of numbers (0 or less, finite), rounded to 20 bits of the widest, so that their squares add up exactly."""
     widest = float(-distances.min())
     if widest == 0.0:
         return 0.0

@@ -5,6 +5,7 @@ A step changes logits, or the set of tokens in play. Tokens with equal logits ar
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,9 +142,7 @@ class ReferenceSampler:
             assert first_row == len(logits), "rows of logits are left over"
             return results
 
-    def logprobs(
-        self, logits: NDArray[np.float32], token_ids: NDArray[np.int32], num_top: int
-    ) -> list[TokenLogprobs]:
+    def logprobs(self, logits: NDArray[np.float32], token_ids: NDArray[np.int32], num_top: int) -> list[TokenLogprobs]:
         with np.errstate(invalid="ignore"):
             return [model_logprobs(row, token, num_top) for row, token in zip(logits, token_ids.tolist(), strict=True)]
 
@@ -215,7 +214,9 @@ def allowed_by(mask: NDArray[np.int32], vocab_size: int) -> NDArray[np.bool_]:
 
 def _penalties(play: Play, step: ChainStep, history: NDArray[np.int32]) -> None:
     last_n, repeat, frequency, presence = step.values
-    _change_those_in_play(play, lambda logits: penalize(logits, last(history, int(last_n)), repeat, frequency, presence))
+    _change_those_in_play(
+        play, lambda logits: penalize(logits, last(history, int(last_n)), repeat, frequency, presence)
+    )
 
 
 def _dry(play: Play, step: ChainStep, history: NDArray[np.int32]) -> None:
@@ -342,9 +343,7 @@ def _infill(play: Play, step: ChainStep, history: NDArray[np.int32]) -> None:
         play.logits[play.ids] = np.maximum(play.logits[play.ids], -LARGEST_LOGIT)
         return
     total = sum(mass for mass, kept in zip(combined, is_kept, strict=True) if kept)
-    is_kept &= np.array(
-        [end or (num_texts + 1) * mass >= total for mass, end in zip(combined, is_end, strict=True)]
-    )
+    is_kept &= np.array([end or (num_texts + 1) * mass >= total for mass, end in zip(combined, is_end, strict=True)])
     play.keep(ranked[is_kept])
 
 
@@ -398,7 +397,7 @@ def _mirostat(play: Play, state: ReferenceState, tau: float, eta: float) -> Choi
     values = play.logits[play.ranked]
     values = values[values > -np.inf][:_MIROSTAT_TOKENS].astype(np.float64).tolist()
     products = squares = 0.0
-    for number, (value, lower) in enumerate(zip(values, values[1:], strict=False)):
+    for number, (value, lower) in enumerate(itertools.pairwise(values)):
         step = math.log(float(number + 2) / float(number + 1))
         products += step * (value - lower)
         squares += step * step

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,19 +24,6 @@ class Detokenizer(Protocol):
     def flush(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Chains:
-    """How a request's tokens are chosen.
-
-    Attributes:
-        chain: the sampler's chain.
-        early_chain: the one for the first `min_tokens` tokens, which does not end the generation.
-    """
-
-    chain: Any
-    early_chain: Any
-
-
 class SequenceState:
     """The tokens of a request. `num_computed` of them are in the KV cache and chase the `num_known`.
 
@@ -46,6 +32,8 @@ class SequenceState:
     Attributes:
         request: what was asked.
         seed: the seed in use.
+        chain: how its tokens are chosen, from the sampler.
+        sampler_state: what the chain remembers of it.
         end_ids: tokens that end the generation.
         num_known: tokens of the prompt and generated ones.
         num_computed: tokens whose keys and values are in the cache.
@@ -62,7 +50,8 @@ class SequenceState:
         *,
         ctx_size: int,
         seed: int,
-        chains: Chains,
+        chain: Any,
+        sampler_state: Any,
         end_ids: frozenset[int],
         detokenizer: Detokenizer | None,
         text_vocab_size: int,
@@ -71,6 +60,8 @@ class SequenceState:
         sampling = request.sampling
         self.request = request
         self.seed = seed
+        self.chain = chain
+        self.sampler_state = sampler_state
         self.end_ids = end_ids
         self.num_prompt = len(request.prompt_token_ids)
         self.num_known = self.num_prompt
@@ -86,7 +77,6 @@ class SequenceState:
         self._max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
         self._tokens = np.empty(self.num_prompt + min(self._max_tokens, 256), dtype=np.int32)
         self._tokens[: self.num_prompt] = request.prompt_token_ids
-        self._chains = chains
         self._num_penalized = num_penalized(sampling)
         self._detokenizer = detokenizer
         self._text_vocab_size = text_vocab_size
@@ -111,14 +101,8 @@ class SequenceState:
         return self._max_tokens > 0
 
     @property
-    def chain(self) -> Any:
-        """The chain for the next token."""
-        early = self.num_generated < self.request.sampling.min_tokens
-        return self._chains.early_chain if early else self._chains.chain
-
-    @property
     def history(self) -> NDArray[np.int32]:
-        """The recent tokens that penalties count; a view."""
+        """The recent tokens that penalties and DRY look at; a view."""
         if self._num_penalized == 0:
             return _NO_TOKENS
         begin = 0 if self._num_penalized < 0 else max(0, self.num_known - self._num_penalized)
@@ -134,7 +118,7 @@ class SequenceState:
 
     def num_undelivered(self, end: int) -> int:
         """Of the first `end` tokens, how many have logits that were asked for and not delivered."""
-        return max(0, min(end, self.num_prompt) - self.num_delivered) if self.request.prompt_logits else 0
+        return max(0, min(end, self.num_prompt) - self.num_delivered) if self.request.wants_prompt_rows else 0
 
     def advance(self, num_tokens: int) -> None:
         """Another `num_tokens` are computed."""

@@ -1,4 +1,4 @@
-"""What sampling needs to know of the texts of tokens: where DRY's sequence breakers begin, and which tokens begin alike."""
+"""What sampling needs to know of the texts of tokens: where sequence breakers begin, and which tokens begin alike."""
 
 from __future__ import annotations
 
