@@ -13,7 +13,23 @@ from quipu.engine.token_texts import TokenTexts
 from quipu.types import SamplingParams
 
 NO_TOKENS = np.zeros(0, dtype=np.int32)
-PIECES = (b"", b"a", b"b", b"ab", b"abc", b"c", b"\n", b".\n", b":", b": ", b"end of", b" text", b"</s>", b"\xc3", b"\xa9")
+PIECES = (
+    b"",
+    b"a",
+    b"b",
+    b"ab",
+    b"abc",
+    b"c",
+    b"\n",
+    b".\n",
+    b":",
+    b": ",
+    b"end of",
+    b" text",
+    b"</s>",
+    b"\xc3",
+    b"\xa9",
+)
 END = 12
 
 

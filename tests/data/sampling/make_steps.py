@@ -48,7 +48,7 @@ def make(vocab, name, values):
 
 def apply(sampler, ids, logits):
     data = (llama_cpp.llama_token_data * len(ids))()
-    for place, (token, logit) in enumerate(zip(ids, logits)):
+    for place, (token, logit) in enumerate(zip(ids, logits, strict=True)):
         data[place] = llama_cpp.llama_token_data(int(token), float(logit), 0.0)
     array = llama_cpp.llama_token_data_array(data, len(ids), -1, False)
     llama_cpp.llama_sampler_apply(sampler, ctypes.byref(array))
@@ -65,7 +65,7 @@ def cases(rng):
         yield "xtc", [1.0, float(rng.uniform(0.01, 0.3)), int(rng.integers(1, 4))]
         lowest = float(rng.uniform(0.0, 1.0))
         yield "dynamic_temperature", [lowest, lowest + float(rng.uniform(0.1, 1.0)), float(rng.uniform(0.3, 3.0))]
-        yield "dry", [[-1, 64, 30][number % 3], float(rng.uniform(0.5, 3.0)), float(rng.uniform(1.0, 2.0)), number % 4]
+        yield "dry", [[200, 64, 30][number % 3], float(rng.uniform(0.5, 3.0)), float(rng.uniform(1.0, 2.0)), number % 4]
         yield "infill", []
         yield "mirostat", [float(rng.uniform(1.0, 6.0)), float(rng.uniform(0.05, 0.3))]
         yield "mirostat_v2", [float(rng.uniform(1.0, 6.0)), float(rng.uniform(0.05, 0.3))]
