@@ -24,9 +24,10 @@ using Masks = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::
 using Offsets = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Biases = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 // Draw of quipu/engine/sampler.py.
-using Draw = std::tuple<const SamplerChain *, SamplerState *, Tokens, uint64_t, int64_t, Tokens, std::optional<Masks>, int>;
-using Step = std::tuple<std::string, std::vector<double>, std::vector<std::vector<int32_t>>,
-                        std::shared_ptr<const TokenPieces>>;
+using Draw =
+    std::tuple<const SamplerChain *, SamplerState *, Tokens, uint64_t, int64_t, Tokens, std::optional<Masks>, int>;
+using Step =
+    std::tuple<std::string, std::vector<double>, std::vector<std::vector<int32_t>>, std::shared_ptr<const TokenPieces>>;
 using TokenLogprobs = std::tuple<int32_t, double, std::vector<std::pair<int32_t, double>>>;
 using Drawn = std::pair<std::vector<int32_t>, std::optional<std::vector<TokenLogprobs>>>;
 
@@ -102,7 +103,8 @@ void check_tokens(const int32_t *tokens, size_t count, int vocab_size) {
 }
 
 int checked_vocab_size(const Logits &logits) {
-    require(logits.shape(1) > 0 && logits.shape(1) <= kMostTokens, "sample_batch: vocabularies have 1 to 524288 tokens");
+    require(logits.shape(1) > 0 && logits.shape(1) <= kMostTokens,
+            "sample_batch: vocabularies have 1 to 524288 tokens");
     return int(logits.shape(1));
 }
 
@@ -170,8 +172,7 @@ std::vector<TokenLogprobs> model_logprobs(RowSamplerPool &pool, const Logits &lo
     auto sampler = pool.take(vocab_size);
     for (size_t row = 0; row < ids.shape(0); row++) {
         const int32_t id = ids.data()[row];
-        results.push_back(
-            with_id(id, sampler->model_logprobs(logits.data() + row * size_t(vocab_size), id, num_top)));
+        results.push_back(with_id(id, sampler->model_logprobs(logits.data() + row * size_t(vocab_size), id, num_top)));
     }
     pool.give_back(std::move(sampler));
     return results;
@@ -218,9 +219,10 @@ void bind_chain(nb::module_ &m) {
             nb::arg("steps"), nb::arg("bias_ids"), nb::arg("bias_values"), nb::arg("early_forbidden"),
             nb::arg("early_end"), nb::arg("post_sampling_probs"));
     nb::class_<SamplerState>(m, "SamplerState", "What the steps of a chain remember of one sequence.")
-        .def("__init__",
-             [](SamplerState *self, const SamplerChain &chain) { new (self) SamplerState(initial_state(chain)); },
-             nb::arg("chain"))
+        .def(
+            "__init__",
+            [](SamplerState *self, const SamplerChain &chain) { new (self) SamplerState(initial_state(chain)); },
+            nb::arg("chain"))
         .def_prop_ro("values", [](const SamplerState &self) { return std::pair(self.values[0], self.values[1]); });
 }
 

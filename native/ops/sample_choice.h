@@ -135,8 +135,7 @@ class SampleChoice {
         for (uint64_t mass : original_)
             sum += mass;
         const double total = double(sum);
-        const auto aim =
-            float(std::min(std::max(2.0 * target - state.values[0] / state.values[1], 0.0), 1.0));
+        const auto aim = float(std::min(std::max(2.0 * target - state.values[0] / state.values[1], 0.0), 1.0));
         ranks_.assign(size_t(list.padded_count()), -INFINITY);
         // Constants of its definition in llama.cpp (MIT), pull request 17927: width, peak and sharpness.
         const float inverse_width = 1.0f / 0.3f;

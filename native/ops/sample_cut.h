@@ -52,8 +52,8 @@ class TokenCutter {
         keep_if(list, [&](float value, int32_t id) { return !comes_before(last, Member{-value, id, 0}); });
     }
 
-    // The fewest tokens, in the order of keys and then of ids, whose masses reach the target; at least min_keep. Keys are
-    // lowest_key or more, and padded to whole vectors.
+    // The fewest tokens, in the order of keys and then of ids, whose masses reach the target; at least min_keep. Keys
+    // are lowest_key or more, and padded to whole vectors.
     TokenCut find(const std::vector<float> &keys, const std::vector<int32_t> &ids, std::span<const uint64_t> masses,
                   float lowest_key, uint64_t target, int64_t min_keep) {
         const int count = int(masses.size());
@@ -86,7 +86,7 @@ class TokenCutter {
         const float *key = keys.data();
         keep_if(list, [&](float, int32_t id) {
             const float value = *key++;
-            return value < cut.key || (value == cut.key && id <= cut.id);
+            return (value < cut.key) | ((value == cut.key) & (id <= cut.id)); // no branch that nobody could predict
         });
     }
 
@@ -110,15 +110,19 @@ class TokenCutter {
         // Neighbours count into different tables, so that none waits for the one before.
         uint64_t mass[4][kKeyBuckets] = {};
         int32_t number[4][kKeyBuckets] = {};
-        for (size_t i = 0; i < masses.size(); i++) {
+        for (size_t i = 0; i < masses.size(); i++)
             mass[i % 4][buckets_[i]] += masses[i];
-            number[i % 4][buckets_[i]]++;
-        }
+        if (min_keep > 1)
+            for (size_t i = 0; i < masses.size(); i++)
+                number[i % 4][buckets_[i]]++;
         for (int bucket = 0;; bucket++) {
             const uint64_t its_mass = mass[0][bucket] + mass[1][bucket] + mass[2][bucket] + mass[3][bucket];
             const int its_number = number[0][bucket] + number[1][bucket] + number[2][bucket] + number[3][bucket];
-            const bool is_enough = mass_before + its_mass >= target && num_before + its_number >= min_keep;
-            if (bucket == kKeyBuckets - 1 || (is_enough && its_number > 0))
+            // With nothing to count, a bucket without mass is as good as empty.
+            const bool is_enough =
+                mass_before + its_mass >= target &&
+                (min_keep > 1 ? its_number > 0 && num_before + its_number >= min_keep : its_mass > 0);
+            if (bucket == kKeyBuckets - 1 || is_enough)
                 return bucket;
             mass_before += its_mass;
             num_before += its_number;

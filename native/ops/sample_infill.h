@@ -71,14 +71,16 @@ class Infill {
                     break;
                 if (&first == &second || second.is_gone || first.text.empty() || !second.text.starts_with(first.text))
                     continue;
-                Token &to = second.mass > first.mass ? second : first, &source = second.mass > first.mass ? first : second;
+                Token &to = second.mass > first.mass ? second : first,
+                      &source = second.mass > first.mass ? first : second;
                 to.mass += source.mass;
                 source.mass = 0;
                 source.is_gone = true;
             }
     }
 
-    // Drops tokens with less than one part in `parts` of the mass that is kept. Returns how many are left that are no ends.
+    // Drops tokens with less than one part in `parts` of the mass that is kept. Returns how many are left that are no
+    // ends.
     int64_t keep_likely(int64_t parts) {
         int64_t total = 0, num_texts = 0;
         for (const Token &token : tokens_)

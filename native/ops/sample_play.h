@@ -207,8 +207,8 @@ class SamplePlay {
         const double needed = threshold * double(total_mass());
         const float most = largest();
         // Only a bound: rounding makes the distance of a large logit uncertain.
-        const double lowest = double(most) + std::log(std::max(needed, 0.5) / kMassOfOne) -
-                              (0.01 + 1e-6 * std::abs(double(most)));
+        const double lowest =
+            double(most) + std::log(std::max(needed, 0.5) / kMassOfOne) - (0.01 + 1e-6 * std::abs(double(most)));
         if (is_whole_)
             row_.collect(scale_, float(lowest), INFINITY, spare_);
         else
@@ -309,6 +309,7 @@ class SamplePlay {
 
   private:
     static constexpr float kWidestReach = 64.0f; // beyond, everything is taken
+    static constexpr float kSureReach = 8.0f;
 
     // What a key grows from: the largest logit (negated) or a middle, then to both sides.
     struct KeyOrigin {
@@ -336,7 +337,7 @@ class SamplePlay {
     template <class Key> void keep_smallest(double p, int64_t min_keep, KeyOrigin origin, Key key) {
         const float most = largest();
         const uint64_t target = target_mass(p, total_mass());
-        float reach = is_whole_ ? estimate_reach(p, origin, key) : INFINITY;
+        float reach = !is_whole_ ? INFINITY : is_sure() ? kSureReach : estimate_reach(p, origin, key);
         for (;; reach = reach < kWidestReach ? 2.0f * reach + 1.0f : INFINITY) {
             const bool is_everything = !(reach < kWidestReach);
             TokenList &list = is_whole_ ? spare_ : list_;
@@ -367,11 +368,18 @@ class SamplePlay {
         row_.collect(scale_, std::max(middle - reach, -FLT_MAX), origin.is_middle ? middle + reach : INFINITY, list);
     }
 
+    // Whether few blocks hold tokens that are likely at all, so that collecting them costs next to nothing.
+    bool is_sure() {
+        const float lowest = (largest() - kSureReach) / scale_;
+        const auto is_near = [=](float maximum) { return maximum >= lowest; };
+        return std::count_if(row_.maxima().begin(), row_.maxima().end(), is_near) < row_.num_blocks() / 8;
+    }
+
     // How far keys reach that hold a good part more than p of all mass: from the blocks with the largest logits, and a
     // few of the others. An estimate, which saves work and decides nothing.
     template <class Key> float estimate_reach(double p, KeyOrigin origin, Key key) {
-        constexpr int kNumBest = 32, kStride = 16;
-        if (row_.num_blocks() < 2 * kNumBest)
+        constexpr int kNumBest = 16, kStride = 32;
+        if (row_.num_blocks() < 4 * kNumBest)
             return INFINITY;
         ranks_ = row_.maxima();
         std::nth_element(ranks_.begin(), ranks_.begin() + kNumBest, ranks_.end(), std::greater<>());
@@ -394,7 +402,7 @@ class SamplePlay {
                 total += mass;
             }
         }
-        const double wanted = (p + 0.5 * (1.0 - p)) * double(total);
+        const double wanted = (p + 0.3 * (1.0 - p)) * double(total);
         double sum = 0.0;
         for (int bucket = 0; bucket < kKeyBuckets - 1; bucket++) {
             sum += double(mass_of_bucket[bucket]);

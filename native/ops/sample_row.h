@@ -133,9 +133,8 @@ class SampleRow {
             if (!(maximum(number) * scale >= lowest))
                 continue;
             list.reserve(list.count + kSampleBlock);
-            list.count +=
-                scans_.collect(block(number), number * kSampleBlock, kSampleBlock, scale, lowest, highest,
-                               list.values.data() + list.count, list.ids.data() + list.count);
+            list.count += scans_.collect(block(number), number * kSampleBlock, kSampleBlock, scale, lowest, highest,
+                                         list.values.data() + list.count, list.ids.data() + list.count);
         }
         list.pad();
     }

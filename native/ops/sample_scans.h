@@ -1,5 +1,5 @@
-// The loops over a vocabulary that sampling spends its time in, compiled once for every processor of an architecture and
-// once more with AVX2. All versions give the same bits: whole numbers are summed, and no multiply-add is fused.
+// The loops over a vocabulary that sampling spends its time in, compiled once for every processor of an architecture
+// and once more with AVX2. All versions give the same bits: whole numbers are summed, and no multiply-add is fused.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,10 @@ namespace quipu {
 
 constexpr int kSampleBlock = 256; // logits; all scans read whole blocks or, in lists, whole vectors of 8
 
-// The weight of a token is a whole number, round(2^44 e^x) with x = scale * logit - largest; 0 where x < -31. Sums of
-// up to 2^19 of them fit 64 bits.
+// The weight of a token is a whole number, round(2^44 e^x) with x = scale * logit - largest; 0 below -32. Sums of up to
+// 2^19 of them fit 64 bits.
 constexpr double kMassOfOne = 17592186044416.0; // 2^44
-constexpr float kLowestDistance = -31.0f;
+constexpr float kLowestDistance = -32.0f;
 constexpr float kLargestLogit = 1e30f; // logits are between this and its negative, or -infinity
 
 constexpr int kKeyBuckets = 512, kKeyBucketsPerUnit = 16; // 32 units of logit, where all mass is

@@ -67,11 +67,17 @@ inline U4 rounded_to_integer(D4 x) {
     return reinterpret_cast<U4>(x + kRound) & ((uint64_t(1) << 52) - 1);
 }
 
-// e^x for x <= 0, in float operations that are the same everywhere; 0 below kLowestDistance.
-inline F8 exponential(F8 x) {
-    const F8 inside = x < kLowestDistance ? splat(kLowestDistance) : x;
-    const float round = 12582912.0f; // 1.5 * 2^23: adding and subtracting it rounds to a whole number
-    const F8 power = (inside * 1.4426950408889634f + round) - round;
+// 2^kPower e^x for x <= 0, in float operations that are the same everywhere; kLowestDistance stands for all below it.
+template <int kPower> inline F8 exponential(F8 x) {
+#ifdef __AVX2__
+    const F8 inside = reinterpret_cast<F8>(
+        _mm256_max_ps(reinterpret_cast<__m256>(x), reinterpret_cast<__m256>(splat(kLowestDistance))));
+#else
+    const F8 inside = max(x, splat(kLowestDistance));
+#endif
+    const float round = 12582912.0f; // 1.5 * 2^23: adding it rounds to a whole number, in the last bits
+    const F8 shifted = inside * 1.4426950408889634f + round;
+    const F8 power = shifted - round;
     const F8 rest = (inside - power * 0.693359375f) - power * -2.12194440054690583e-4f;
     F8 result = splat(float(1.0 / 720)) * rest + float(1.0 / 120);
     result = result * rest + float(1.0 / 24);
@@ -79,8 +85,8 @@ inline F8 exponential(F8 x) {
     result = result * rest + 0.5f;
     result = result * rest + 1.0f;
     result = result * rest + 1.0f;
-    const F8 scaled = result * reinterpret_cast<F8>((__builtin_convertvector(power, I8) + 127) << 23);
-    return x < kLowestDistance ? splat(0.0f) : scaled;
+    // Into the exponent: the result is between 2^-1 and 2^1, the power at least -47.
+    return reinterpret_cast<F8>(reinterpret_cast<I8>(result) + (reinterpret_cast<I8>(shifted) << 23) + (kPower << 23));
 }
 
 bool maxima(const float *x, int num_blocks, float *result) {
@@ -117,26 +123,20 @@ float smallest_finite(const float *x, int count) {
     return -max_lane(negated);
 }
 
-inline void mass_of(F8 x, U4 &low, U4 &high) {
-    const F8 e = exponential(x);
-    low = rounded_to_integer(low_half(e) * kMassOfOne);
-    high = rounded_to_integer(high_half(e) * kMassOfOne);
-}
-
 uint64_t mass(const float *x, int count, float scale, float largest) {
     U4 total = {};
     for (int i = 0; i < count; i += 8) {
-        U4 low, high;
-        mass_of(load(x + i) * scale - largest, low, high);
-        total += low + high;
+        const F8 masses = exponential<44>(load(x + i) * scale - largest);
+        // The bits above the 52 last ones are the same in all, and subtracted in the end.
+        total += reinterpret_cast<U4>(low_half(masses) + kRound) + reinterpret_cast<U4>(high_half(masses) + kRound);
     }
-    return sum(total);
+    return sum(total) - (uint64_t(0x433) << 52) * uint64_t(count);
 }
 
 void masses(const float *x, int count, float scale, float largest, uint64_t *out) {
     for (int i = 0; i < count; i += 8) {
-        U4 low, high;
-        mass_of(load(x + i) * scale - largest, low, high);
+        const F8 masses = exponential<44>(load(x + i) * scale - largest);
+        const U4 low = rounded_to_integer(low_half(masses)), high = rounded_to_integer(high_half(masses));
         std::memcpy(out + i, &low, sizeof(low));
         std::memcpy(out + i + 4, &high, sizeof(high));
     }
@@ -146,9 +146,9 @@ WeightedDistance weighted_distance(const float *x, int count, float scale, float
     U4 weight = {}, product = {};
     for (int i = 0; i < count; i += 8) {
         const F8 distance = load(x + i) * scale - largest;
-        const F8 inside = distance < kLowestDistance ? splat(kLowestDistance) : distance, e = exponential(distance);
-        // A weight is at most 2^30, a distance 31 * 2^15: products are exact.
-        const D4 low = rounded(low_half(e) * 1073741824.0), high = rounded(high_half(e) * 1073741824.0);
+        const F8 inside = max(distance, splat(kLowestDistance)), weights = exponential<30>(distance);
+        // A weight is at most 2^30, a distance 2^20: products are exact.
+        const D4 low = rounded(low_half(weights)), high = rounded(high_half(weights));
         weight += rounded_to_integer(low) + rounded_to_integer(high);
         product += rounded_to_integer(low * rounded(low_half(inside) * -32768.0)) +
                    rounded_to_integer(high * rounded(high_half(inside) * -32768.0));
@@ -243,8 +243,14 @@ void buckets(const float *keys, int count, float lowest, int32_t *out) {
 } // namespace quipu
 
 #define QUIPU_SCAN_TABLE(name)                                                                                         \
-    {                                                                                                                  \
-        name, QUIPU_SCANS::maxima, QUIPU_SCANS::largest, QUIPU_SCANS::smallest_finite, QUIPU_SCANS::mass,              \
-            QUIPU_SCANS::masses, QUIPU_SCANS::weighted_distance, QUIPU_SCANS::spread, QUIPU_SCANS::collect,            \
-            QUIPU_SCANS::mask, QUIPU_SCANS::buckets                                                                    \
-    }
+    {name,                                                                                                             \
+     QUIPU_SCANS::maxima,                                                                                              \
+     QUIPU_SCANS::largest,                                                                                             \
+     QUIPU_SCANS::smallest_finite,                                                                                     \
+     QUIPU_SCANS::mass,                                                                                                \
+     QUIPU_SCANS::masses,                                                                                              \
+     QUIPU_SCANS::weighted_distance,                                                                                   \
+     QUIPU_SCANS::spread,                                                                                              \
+     QUIPU_SCANS::collect,                                                                                             \
+     QUIPU_SCANS::mask,                                                                                                \
+     QUIPU_SCANS::buckets}

@@ -3,9 +3,9 @@
 Nothing depends on the order of a sum: everything that is summed is a whole number. With x = logit - largest logit, in
 float32,
 
-    mass(x) = round(2^44 * e^x),  0 where x < -31,
+    mass(x) = round(2^44 * e^x),
 
-where e^x is the float32 polynomial of `exponentials`. Sums of up to 2^19 masses fit 64 bits exactly, and so do the
+0 below -32, where e^x is the float32 polynomial of `exponentials`. Sums of up to 2^19 masses fit 64 bits exactly, and so do the
 comparisons with p * sum. Single logarithms, powers and roots are those of the C library in double precision.
 """
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 LARGEST_LOGIT = np.float32(1e30)
 """Logits lie between this and its negative, or are -inf: then no step overflows."""
 MASS_OF_ONE = 2.0**44
-_LOWEST = np.float32(-31.0)  # below it, a mass is 0
+_LOWEST = np.float32(-32.0)  # below it, a mass is 0
 _ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding and subtracting it rounds a float32 to a whole number
 _LOG2_E = np.float32(1.4426950408889634)
 _LN2_HIGH = np.float32(0.693359375)  # nine bits: exact in products with small whole numbers
@@ -36,7 +36,7 @@ def limited(value: np.float32) -> np.float32:
 
 
 def exponentials(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """e^x for x <= 0 within 3e-7, in float32 operations that are the same everywhere; 0 below -31."""
+    """e^x for x <= 0 within 3e-7, in float32 operations that are the same everywhere; e^-32 below -32."""
     x = np.asarray(x, dtype=np.float32)
     inside = np.maximum(x, _LOWEST)
     powers = (inside * _LOG2_E + _ROUND) - _ROUND
@@ -45,7 +45,7 @@ def exponentials(x: NDArray[np.float32]) -> NDArray[np.float32]:
     for coefficient in _TAYLOR[1:]:
         result = result * rest + coefficient
     scale: NDArray[np.float32] = ((powers.astype(np.int32) + 127) << 23).view(np.float32)
-    return np.where(x < _LOWEST, np.float32(0.0), result * scale)
+    return result * scale
 
 
 def masses(distances: NDArray[np.float32]) -> NDArray[np.uint64]:
