@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import quipu
-from common import HERE, WORKERS, Worker, write_json
-from machine import describe
+from common import WORKERS, Worker, write_json
+from machine import HERE, describe
 from measured import ratio, spread, table
 from quipu import _native
 from quipu.engine.native_sampler import NativeSampler

@@ -5,8 +5,8 @@ float32,
 
     mass(x) = round(2^44 * e^x),
 
-0 below -32, where e^x is the float32 polynomial of `exponentials`. Sums of up to 2^19 masses fit 64 bits exactly, and so do the
-comparisons with p * sum. Single logarithms, powers and roots are those of the C library in double precision.
+0 below -32, where e^x is the float32 polynomial of `exponentials`. Sums of up to 2^19 masses fit 64 bits exactly, and
+so do the comparisons with p * sum. Single logarithms, powers and roots are those of the C library in double precision.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def exponentials(x: NDArray[np.float32]) -> NDArray[np.float32]:
     for coefficient in _TAYLOR[1:]:
         result = result * rest + coefficient
     scale: NDArray[np.float32] = ((powers.astype(np.int32) + 127) << 23).view(np.float32)
-    return result * scale
+    result *= scale
+    return result
 
 
 def masses(distances: NDArray[np.float32]) -> NDArray[np.uint64]:

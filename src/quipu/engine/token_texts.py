@@ -72,7 +72,7 @@ class TokenTexts:
     def _find(self, text: str) -> tuple[tuple[int, ...], ...]:
         wanted = text.encode("utf-8", "surrogateescape")
         whole = [token_id for token_id, piece in enumerate(self.pieces) if wanted in piece]
-        found = dict.fromkeys((token_id,) for token_id in whole)
+        found: dict[tuple[int, ...], None] = {(token_id,): None for token_id in whole}
         holding = set(whole)
         for length in range(1, len(wanted)):
             try:
