@@ -16,7 +16,6 @@ namespace QUIPU_SCANS {
 namespace {
 
 typedef float F8 __attribute__((vector_size(32)));
-typedef float F4 __attribute__((vector_size(16)));
 typedef int32_t I8 __attribute__((vector_size(32)));
 typedef double D4 __attribute__((vector_size(32)));
 typedef uint64_t U4 __attribute__((vector_size(32)));
@@ -44,19 +43,21 @@ inline float max_lane(F8 v) {
 inline uint64_t sum(U4 v) {
     return v[0] + v[1] + v[2] + v[3];
 }
-inline D4 widen(F4 v) {
 #ifdef __AVX2__
-    return reinterpret_cast<D4>(_mm256_cvtps_pd(reinterpret_cast<__m128>(v)));
-#else
-    return __builtin_convertvector(v, D4);
-#endif
-}
 inline D4 low_half(F8 v) {
-    return widen(__builtin_shufflevector(v, v, 0, 1, 2, 3));
+    return reinterpret_cast<D4>(_mm256_cvtps_pd(_mm256_castps256_ps128(reinterpret_cast<__m256>(v))));
 }
 inline D4 high_half(F8 v) {
-    return widen(__builtin_shufflevector(v, v, 4, 5, 6, 7));
+    return reinterpret_cast<D4>(_mm256_cvtps_pd(_mm256_extractf128_ps(reinterpret_cast<__m256>(v), 1)));
 }
+#else
+inline D4 low_half(F8 v) {
+    return D4{v[0], v[1], v[2], v[3]};
+}
+inline D4 high_half(F8 v) {
+    return D4{v[4], v[5], v[6], v[7]};
+}
+#endif
 
 // For 0 <= x < 2^51: the last bits of x + 2^52 are x rounded to a whole number, ties to even.
 constexpr double kRound = 4503599627370496.0; // 2^52

@@ -44,9 +44,8 @@ def exponentials(x: NDArray[np.float32]) -> NDArray[np.float32]:
     result = np.full_like(rest, _TAYLOR[0])
     for coefficient in _TAYLOR[1:]:
         result = result * rest + coefficient
-    scale: NDArray[np.float32] = ((powers.astype(np.int32) + 127) << 23).view(np.float32)
-    result *= scale
-    return result
+    scaled: NDArray[np.float32] = result * ((powers.astype(np.int32) + 127) << 23).view(np.float32)
+    return scaled
 
 
 def masses(distances: NDArray[np.float32]) -> NDArray[np.uint64]:
