@@ -29,7 +29,7 @@ from quipu.backends.reference import ReferenceKVStorage
 from quipu.cli.builtin import resolve_model
 from quipu.engine import Engine, Sampler
 from quipu.engine.native_sampler import NativeSampler
-from quipu.engine.sampler import ChainStep
+from quipu.engine.sampler import Draw, Drawn
 from quipu.gguf import GGMLType, GGUFReader
 from quipu.tokenizer import Tokenizer
 from quipu.types import Request, SamplingParams
@@ -79,12 +79,15 @@ class ScriptedBackend:
 class SameToken(NativeSampler):
     """Takes no time either."""
 
-    def sample_batch(self, logits: NDArray[np.float32], chains: Sequence[Any], *rest: Any) -> list[int]:
-        return [300] * len(chains)
+    def sample_batch(self, logits: NDArray[np.float32], draws: Sequence[Draw]) -> list[Drawn]:
+        return [Drawn([300], None)] * len(draws)
 
 
 class NoChain(SameToken):
-    def chain(self, steps: Sequence[ChainStep], bias: Mapping[int, float]) -> Any:
+    def chain(self, *arguments: Any, **options: Any) -> Any:
+        return None
+
+    def state(self, chain: Any) -> Any:
         return None
 
 

@@ -158,18 +158,44 @@ class Program:
     ) -> None: ...
     def read(self, value: ValueBuffer, num_rows: int) -> NDArray[np.float32]: ...
 
+class TokenPieces:
+    def __init__(self, bytes: bytes, offsets: NDArray[np.int64], end_ids: NDArray[np.int32]) -> None: ...
+
 class SamplerChain:
     def __init__(
         self,
-        steps: Sequence[tuple[str, list[float]]],
+        steps: Sequence[tuple[str, list[float], Sequence[Sequence[int]], TokenPieces | None]],
         bias_ids: NDArray[np.int32],
         bias_values: NDArray[np.float32],
+        early_forbidden: NDArray[np.int32],
+        early_end: int,
+        post_sampling_probs: bool,
     ) -> None: ...
 
-def sample_batch(
-    logits: NDArray[np.float32],
-    chains: Sequence[SamplerChain],
-    histories: Sequence[NDArray[np.int32]],
-    seeds: NDArray[np.uint64],
-    positions: NDArray[np.int64],
-) -> list[int]: ...
+class SamplerState:
+    def __init__(self, chain: SamplerChain) -> None: ...
+    @property
+    def values(self) -> tuple[float, float]: ...
+
+_SampleDraw = tuple[
+    SamplerChain,
+    SamplerState,
+    NDArray[np.int32],
+    int,
+    int,
+    NDArray[np.int32],
+    NDArray[np.int32] | None,
+    int,
+]
+_TokenLogprobs = tuple[int, float, list[tuple[int, float]]]
+
+class SamplerPool:
+    def __init__(self) -> None: ...
+    def sample_batch(
+        self, logits: NDArray[np.float32], draws: Sequence[_SampleDraw]
+    ) -> list[tuple[list[int], list[_TokenLogprobs] | None]]: ...
+    def logprobs(
+        self, logits: NDArray[np.float32], token_ids: NDArray[np.int32], num_top: int
+    ) -> list[_TokenLogprobs]: ...
+
+def sampler_scans() -> str: ...

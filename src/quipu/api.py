@@ -568,6 +568,8 @@ class _Answer:
             event.error,
             choice=event.choice,
             reuse=event.reuse,
+            logprobs=event.logprobs,
+            prompt_logprobs=event.prompt_logprobs,
             reasoning=reasoning,
         )
 

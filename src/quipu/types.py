@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from quipu.errors import InvalidRequestError
@@ -23,6 +24,33 @@ class FinishReason(StrEnum):
     ABORT = "abort"  # the caller went away
     ERROR = "error"  # an internal failure
     DEADLINE = "deadline"  # the request's deadline has passed, or could not have been met
+
+
+SAMPLERS: Mapping[str, str] = MappingProxyType(
+    {
+        "penalties": "e",
+        "dry": "d",
+        "top_n_sigma": "s",
+        "top_k": "k",
+        "typical_p": "y",
+        "top_p": "p",
+        "min_p": "m",
+        "xtc": "x",
+        "temperature": "t",
+        "infill": "i",
+        "adaptive_p": "a",
+    }
+)
+"""The steps that `SamplingParams.samplers` may name, with the letters that llama.cpp abbreviates them by."""
+
+DEFAULT_SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "xtc", "temperature")
+"""llama.cpp's default order."""
+
+# Other names that llama.cpp takes, once "-" is "_".
+_SAMPLER_ALIASES: Mapping[str, str] = MappingProxyType(
+    {"topk": "top_k", "nucleus": "top_p", "temp": "temperature"}
+    | dict.fromkeys(("typ_p", "typical", "typ"), "typical_p")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +75,32 @@ class SamplingParams:
         stop: strings that end the generation; they are not part of the text. Where several fit, the one that is
             complete first counts.
         stop_token_ids: further token ids that end the generation.
-        ignore_eos: go on after an end-of-generation token.
-        min_keep: truncation steps keep at least this many tokens.
+        ignore_eos: never choose an end-of-generation token.
+        min_keep: top-p, min-p, typical and XTC keep at least this many tokens.
         min_tokens: until so many tokens are generated, those that end the generation are forbidden and stop strings
             are not looked for.
+        samplers: the steps in their order, by the names of `SAMPLERS`; what is not named is left out. A text is split
+            at semicolons, or read as llama.cpp's letters.
+        top_n_sigma: keep tokens within so many standard deviations of the best logit, arXiv:2411.07641 [0 or less].
+        xtc_probability: how often all tokens likelier than `xtc_threshold` but the last are taken out [0].
+        xtc_threshold: see there [above 0.5].
+        dynatemp_range: the temperature moves by so much up and down with the entropy, arXiv:2309.02772 [0].
+        dynatemp_exponent: the power of the normalised entropy that moves it.
+        dry_multiplier: strength of the penalty on tokens that would prolong a repetition [0].
+        dry_base: the penalty grows by this factor with each repeated token [below 1].
+        dry_allowed_length: repetitions up to this length are free.
+        dry_penalty_last_n: how many tokens are searched for repetitions; 0 none, -1 the whole context.
+        dry_sequence_breakers: texts that repetitions do not reach across.
+        mirostat: 1 or 2: hold the surprise at `mirostat_tau`, arXiv:2007.14966, with the temperature as the only other
+            step [0].
+        mirostat_tau: the surprise aimed at, in bits.
+        mirostat_eta: how fast it is followed.
+        adaptive_target: choose tokens near this probability, on average [below 0].
+        adaptive_decay: how slowly the average forgets; up to 0.99.
+        logprobs: report the log probability of every chosen token, and of so many of the most likely ones; None: not.
+        post_sampling_probs: report those of the distribution that the token was drawn from, after all steps, in place
+            of the model's own.
+        prompt_logprobs: the same as `logprobs` for the prompt, from its second token on.
     """
 
     max_tokens: int | None = None
@@ -70,61 +120,114 @@ class SamplingParams:
     ignore_eos: bool = False
     min_keep: int = 1
     min_tokens: int = 0
+    samplers: tuple[str, ...] = DEFAULT_SAMPLERS
+    top_n_sigma: float = -1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0
+    adaptive_decay: float = 0.9
+    logprobs: int | None = None
+    post_sampling_probs: bool = False
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        object.__setattr__(self, "stop", tuple(self.stop))
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
-        for name in _FLOAT_FIELDS:
+        for name in ("stop", "dry_sequence_breakers", "stop_token_ids"):
+            given = getattr(self, name)
+            listed = (given,) if isinstance(given, str) else given
+            _require(isinstance(listed, Sequence | Set), name, "a list", given)
+            object.__setattr__(self, name, tuple(listed))
+        object.__setattr__(self, "samplers", parse_samplers(self.samplers))
+        for name, lowest, highest in _NUMBERS:
             value = getattr(self, name)
-            _require(_is_number(value) and abs(value) <= _LARGEST, name, f"a number up to {_LARGEST:g}", value)
-        for name in ("top_k", "repeat_last_n", "min_keep", "min_tokens"):
+            is_inside = _is_number(value) and lowest <= value <= highest
+            _require(is_inside, name, f"a number from {lowest:g} to {highest:g}", value)
+        for name, lowest, expected in _COUNTS:
             value = getattr(self, name)
-            _require(
-                _is_whole(value) and value <= _LARGEST_COUNT, name, f"a whole number up to {_LARGEST_COUNT}", value
-            )
-        _require(
-            self.max_tokens is None or (_is_whole(self.max_tokens) and self.max_tokens >= 0),
-            "max_tokens",
-            "0 or more, or None",
-            self.max_tokens,
-        )
-        _require(self.top_k >= 0, "top_k", "0 (off) or more", self.top_k)
-        for name in ("top_p", "min_p", "typical_p"):
-            _require(0.0 <= getattr(self, name) <= 1.0, name, "between 0 and 1", getattr(self, name))
-        _require(
-            self.repeat_penalty >= 1 / _LARGEST, "repeat_penalty", f"at least {1 / _LARGEST:g}", self.repeat_penalty
-        )
-        _require(self.repeat_last_n >= -1, "repeat_last_n", "-1 (whole context), 0 (off) or more", self.repeat_last_n)
-        _require(self.min_keep >= 1, "min_keep", "1 or more", self.min_keep)
-        _require(self.min_tokens >= 0, "min_tokens", "0 or more", self.min_tokens)
+            is_inside = _is_whole(value) and lowest <= value <= _LARGEST_COUNT
+            _require(is_inside, name, f"a whole number up to {_LARGEST_COUNT}: {expected}", value)
+        for name, most in (("max_tokens", None), ("logprobs", _MAX_LOGPROBS), ("prompt_logprobs", _MAX_LOGPROBS)):
+            value = getattr(self, name)
+            is_inside = value is None or (_is_whole(value) and value >= 0 and (most is None or value <= most))
+            _require(is_inside, name, f"{'0 or more' if most is None else f'from 0 to {most}'}, or None", value)
+        _require(_is_whole(self.mirostat) and 0 <= self.mirostat <= 2, "mirostat", "0 (off), 1 or 2", self.mirostat)
+        for name in ("ignore_eos", "post_sampling_probs"):
+            _require(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
         _require(self.seed is None or _is_whole(self.seed), "seed", "a whole number or None", self.seed)
-        self._check_stops()
+        self._check_texts("stop", _MAX_STOPS, _MAX_STOP_LENGTH)
+        self._check_texts("dry_sequence_breakers", _MAX_BREAKERS, _MAX_BREAKER_LENGTH)
+        _require(all(_is_whole(token) for token in self.stop_token_ids), "stop_token_ids", "token ids", None)
+        self._check_logit_bias()
+        self._check_together()
+
+    def _check_texts(self, name: str, most: int, longest: int) -> None:
+        texts: tuple[str, ...] = getattr(self, name)
+        are_texts = all(isinstance(text, str) and text for text in texts)
+        _require(are_texts, name, "made of non-empty strings", texts if len(texts) < _FEW else "what was given")
+        _require(len(texts) <= most, name, f"at most {most} strings", len(texts))
+        length = max(map(len, texts), default=0)
+        _require(length <= longest, name, f"of strings up to {longest} characters", length)
+
+    def _check_logit_bias(self) -> None:
+        _require(
+            isinstance(self.logit_bias, Mapping), "logit_bias", "a mapping of token ids to amounts", "another type"
+        )
         for token_id, bias in self.logit_bias.items():
             _require(_is_whole(token_id), "logit_bias", "keyed by token ids", token_id)
             is_amount = bias == -math.inf or (_is_number(bias) and abs(bias) <= _LARGEST_BIAS)
             _require(is_amount, "logit_bias", f"amounts up to {_LARGEST_BIAS:g}, or -inf", bias)
 
-    def _check_stops(self) -> None:
-        _require(all(_is_whole(token) for token in self.stop_token_ids), "stop_token_ids", "token ids", None)
+    def _check_together(self) -> None:
+        """Refuse values that contradict each other."""
+        most = self.max_tokens
         _require(
-            all(isinstance(text, str) and text for text in self.stop), "stop", "made of non-empty strings", self.stop
+            most is None or self.min_tokens <= most,
+            "min_tokens",
+            f"at most max_tokens, which is {most}",
+            self.min_tokens,
         )
-        _require(len(self.stop) <= _MAX_STOPS, "stop", f"at most {_MAX_STOPS} strings", len(self.stop))
-        longest = max(map(len, self.stop), default=0)
-        _require(longest <= _MAX_STOP_LENGTH, "stop", f"of strings up to {_MAX_STOP_LENGTH} characters", longest)
+        both = self.mirostat != 0 and self.adaptive_target >= 0
+        _require(not both, "adaptive_target", "below 0 with mirostat: each chooses the token", self.adaptive_target)
+        infill = self.mirostat != 0 and "infill" in self.samplers
+        _require(not infill, "samplers", "without infill with mirostat, which uses no other step", self.samplers)
 
 
-_FLOAT_FIELDS = (
-    "temperature",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-)
+def parse_samplers(samplers: str | Sequence[str]) -> tuple[str, ...]:
+    """The steps of a chain by their names in `SAMPLERS`.
+
+    Args:
+        samplers: names, in the spellings of llama.cpp too, or one text: names with semicolons between them, or letters.
+
+    Raises:
+        InvalidRequestError: a name is unknown, or comes twice.
+    """
+    if isinstance(samplers, str):
+        letters = {letter: name for name, letter in SAMPLERS.items()}
+        is_letters = ";" not in samplers and _sampler_name(samplers) not in SAMPLERS and set(samplers) <= set(letters)
+        samplers = [letters[letter] for letter in samplers] if is_letters else samplers.split(";")
+    _require(isinstance(samplers, Sequence), "samplers", "a list of names", samplers)
+    _require(len(samplers) <= len(SAMPLERS), "samplers", f"at most {len(SAMPLERS)} names", len(samplers))
+    names = tuple(_sampler_name(name) if isinstance(name, str) else "" for name in samplers)
+    for name, given in zip(names, samplers, strict=True):
+        _require(name in SAMPLERS, "samplers", f"names out of {', '.join(SAMPLERS)}", given)
+        _require(names.count(name) == 1, "samplers", "names that come once each", given)
+    return names
+
+
+def _sampler_name(text: str) -> str:
+    name = text.strip().lower().replace("-", "_")
+    return _SAMPLER_ALIASES.get(name, name)
+
+
 _LARGEST_BIAS = 1e30
 _LARGEST_COUNT = 2**31 - 1
 _LARGEST = 1e6  # far beyond what has an effect; keeps float32 arithmetic on logits finite
@@ -134,6 +237,41 @@ _MAX_KEY_LENGTH = 256
 _MAX_STOPS = 256  # every generated token is compared with each of them
 _MAX_STOP_LENGTH = 1024
 _MAX_SALT_LENGTH = 1024
+_MAX_BREAKERS = 64  # each of them is searched for in the whole vocabulary
+_MAX_BREAKER_LENGTH = 40  # llama.cpp's limit, which cuts silently
+_MAX_LOGPROBS = 1024
+_FEW = 8
+
+# Numbers, with the lowest and the highest value.
+_NUMBERS = (
+    ("temperature", -_LARGEST, _LARGEST),
+    ("top_p", 0.0, 1.0),
+    ("min_p", 0.0, 1.0),
+    ("typical_p", 0.0, 1.0),
+    ("repeat_penalty", 1 / _LARGEST, _LARGEST),
+    ("presence_penalty", -_LARGEST, _LARGEST),
+    ("frequency_penalty", -_LARGEST, _LARGEST),
+    ("top_n_sigma", -_LARGEST, _LARGEST),
+    ("xtc_probability", 0.0, 1.0),
+    ("xtc_threshold", 0.0, 1.0),
+    ("dynatemp_range", 0.0, _LARGEST),
+    ("dynatemp_exponent", 0.0, _LARGEST),
+    ("dry_multiplier", 0.0, _LARGEST),
+    ("dry_base", 0.0, _LARGEST),
+    ("mirostat_tau", 0.0, _LARGEST),
+    ("mirostat_eta", 0.0, _LARGEST),
+    ("adaptive_target", -_LARGEST, 1.0),
+    ("adaptive_decay", 0.0, 0.99),
+)
+# Whole numbers, with the lowest value.
+_COUNTS = (
+    ("top_k", 0, "0 is off"),
+    ("repeat_last_n", -1, "-1 is the whole context, 0 is off"),
+    ("min_keep", 1, "1 or more"),
+    ("min_tokens", 0, "0 or more"),
+    ("dry_allowed_length", 0, "0 or more"),
+    ("dry_penalty_last_n", -1, "-1 is the whole context, 0 is off"),
+)
 
 
 def _is_number(value: object) -> bool:
@@ -147,6 +285,21 @@ def _is_whole(value: object) -> bool:
 def _require(condition: bool, field_name: str, expected: str, value: object) -> None:
     if not condition:
         raise InvalidRequestError(f"{field_name} must be {expected}, not {value!r}", field=field_name)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """How likely one token was.
+
+    Attributes:
+        token_id: the token.
+        logprob: natural logarithm of its probability.
+        top: (token id, logprob) of the most likely tokens at its place, the most likely first.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +415,11 @@ class Request:
         is_salt = isinstance(self.cache_salt, str) and len(self.cache_salt) <= _MAX_SALT_LENGTH
         _require(is_salt, "cache_salt", f"a string of at most {_MAX_SALT_LENGTH} characters", type(self.cache_salt))
 
+    @property
+    def wants_prompt_rows(self) -> bool:
+        """Whether logits of every prompt token have to be computed, so that no part of the prompt can be skipped."""
+        return self.prompt_logits or self.sampling.prompt_logprobs is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -280,6 +438,8 @@ class Event:
         logits: float32 [tokens, vocab], the logits of the prompt tokens that this step computed, where asked for.
         choice: which of the request's choices it belongs to, from 0.
         reuse: what the prefix cache did for the prompt; None until the request has begun.
+        logprobs: one for each of `token_ids`, where asked for.
+        prompt_logprobs: of the prompt tokens whose logprobs this step found, where asked for; the first has none.
     """
 
     request_id: str
@@ -294,6 +454,8 @@ class Event:
     logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     choice: int = 0
     reuse: Reuse | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +484,8 @@ class Completion:
         warnings: what the user should know, each once.
         error: one sentence, where finish_reason is ERROR or DEADLINE.
         reuse: what the prefix cache did for the prompt; None where the request never began.
+        logprobs: one for each of `token_ids`, where asked for.
+        prompt_logprobs: of the prompt from its second token on, where asked for.
     """
 
     text: str
@@ -334,6 +498,8 @@ class Completion:
     warnings: tuple[str, ...] = ()
     error: str = ""
     reuse: Reuse | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Completion:
@@ -351,4 +517,6 @@ class Completion:
             tuple(dict.fromkeys(warning for event in events for warning in event.warnings)),
             last.error,
             last.reuse,
+            tuple(logprobs for event in events for logprobs in event.logprobs),
+            tuple(logprobs for event in events for logprobs in event.prompt_logprobs),
         )

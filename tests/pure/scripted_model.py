@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from quipu.backends.program import Batch, KVSpec, KVStorage, Program, Recorder, Value
 from quipu.engine import Engine, ReferenceSampler
-from quipu.engine.sampler import chain_steps
+from quipu.engine.sampler import Draw, request_chain
+from quipu.engine.token_texts import TokenTexts
 from quipu.gguf import GGMLType
 from quipu.types import FinishReason, SamplingParams
 
@@ -151,6 +152,12 @@ class Letters:
     def flush(self) -> str:
         return ""
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.append([token_id]).encode()
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        return [ord(letter) - ord("A") for letter in text]
+
 
 def scripted_engine(backend: ScriptedBackend | None = None, **options: object) -> Engine:
     """An engine on the scripted model."""
@@ -164,17 +171,25 @@ def expected_output(
 ) -> tuple[list[int], FinishReason]:
     """What a request has to give, from a plain loop without engine, pages or batches. No stop strings."""
     sampler = ReferenceSampler()
-    chain = sampler.chain(chain_steps(sampling), sampling.logit_bias)
+    end_ids = {END, *sampling.stop_token_ids}
+    chain = request_chain(
+        sampler,
+        sampling,
+        num_prompt=len(prompt),
+        end_ids=end_ids,
+        generation_end_ids={END},
+        texts=TokenTexts(Letters()),
+    )
+    state = sampler.state(chain)
+    no_drafts = np.zeros(0, dtype=np.int32)
     tokens = list(prompt)
     while True:
         num_generated = len(tokens) - len(prompt)
         if len(tokens) >= ctx_size or num_generated == sampling.max_tokens:
             return tokens[len(prompt) :], FinishReason.LENGTH
         array = np.array(tokens, dtype=np.int32)
-        seed = np.array([sampling.seed or 0], dtype=np.uint64)
-        history = array[-sampling.repeat_last_n :]
-        position = np.array([len(tokens)], dtype=np.int64)
-        token = sampler.sample_batch(logits_of(array)[None], [chain], [history], seed, position)[0]
+        draw = Draw(chain, state, array, sampling.seed or 0, len(tokens), no_drafts)
+        ((token,), _) = sampler.sample_batch(logits_of(array)[None], [draw])[0]
         if token < 0:
             return tokens[len(prompt) :], FinishReason.ERROR
         tokens.append(token)

@@ -296,6 +296,41 @@ def test_sampling_options_reach_the_parameters() -> None:
     assert run_options("-n", "-1", "-s", "-1").sampling_params() == SamplingParams()
 
 
+def test_options_of_further_steps_reach_the_parameters() -> None:
+    options = typed(
+        "--samplers top-k;temp --min-keep 2 --min-tokens 3 --top-nsigma 1.5 --xtc-probability 0.4 --xtc-threshold 0.2 "
+        "--dynatemp-range 0.3 --dynatemp-exp 2 --dry-multiplier 0.8 --dry-base 1.5 --dry-allowed-length 4 "
+        "--dry-penalty-last-n -1 --dry-sequence-breaker none --dry-sequence-breaker '\\n' "
+        "--mirostat 2 --mirostat-lr 0.2 --mirostat-ent 3 --adaptive-target -0.5 --adaptive-decay 0.5"
+    )
+    assert options.sampling_params() == SamplingParams(
+        samplers=("top_k", "temperature"),
+        min_keep=2,
+        min_tokens=3,
+        top_n_sigma=1.5,
+        xtc_probability=0.4,
+        xtc_threshold=0.2,
+        dynatemp_range=0.3,
+        dynatemp_exponent=2.0,
+        dry_multiplier=0.8,
+        dry_base=1.5,
+        dry_allowed_length=4,
+        dry_penalty_last_n=-1,
+        dry_sequence_breakers=("\n",),
+        mirostat=2,
+        mirostat_eta=0.2,
+        mirostat_tau=3.0,
+        adaptive_target=-0.5,
+        adaptive_decay=0.5,
+    )
+    assert run_options("--sampling-seq", "kt").sampling_params().samplers == ("top_k", "temperature")
+    assert run_options("--dry-sequence-breaker", "none").sampling_params().dry_sequence_breakers == ()
+    with pytest.raises(UsageError, match="not both"):
+        typed("--samplers top_k --sampler-seq k").sampling_params()
+    with pytest.raises(UsageError, match="samplers"):
+        typed("--samplers top_k;magic").sampling_params()
+
+
 @pytest.mark.parametrize("words", ["-n -3", "--top-p 2", "--temp nan", "--logit-bias 4", "--logit-bias x+1"])
 def test_sampling_values_out_of_range(words: str) -> None:
     with pytest.raises(UsageError):

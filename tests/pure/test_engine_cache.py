@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scripted_model import END, NAN_TOKEN, ScriptedBackend, expected_output, logits_of, scripted_engine
 
 from quipu.engine import CacheOptions, Engine, ReferenceSampler
-from quipu.engine.sampler import chain_steps
+from quipu.engine.sampler import Draw, request_chain
 from quipu.engine.saved_state import read_state, write_state
 from quipu.errors import InvalidRequestError, UsageError
 from quipu.types import Event, FinishReason, Request, Reuse, ReuseLimit, SamplingParams
@@ -208,13 +208,14 @@ def shifted_output(prompt: Sequence[int], sampling: SamplingParams, ctx_size: in
     """What a request with a context shift has to give, from a plain loop."""
     assert sampling.max_tokens is not None
     sampler = ReferenceSampler()
-    chain = sampler.chain(chain_steps(sampling), sampling.logit_bias)
+    chain = request_chain(sampler, sampling, num_prompt=len(prompt), end_ids={END}, generation_end_ids={END})
+    state, no_drafts = sampler.state(chain), np.zeros(0, np.int32)
     known, generated = list(prompt), []
     num_kept = len(prompt) if keep < 0 else min(keep, len(prompt))
     while len(generated) < sampling.max_tokens:
         tokens = np.array(known, dtype=np.int32)
-        seed, position = np.array([sampling.seed or 0], np.uint64), np.array([len(prompt) + len(generated)], np.int64)
-        token = sampler.sample_batch(logits_of(tokens)[None], [chain], [tokens[-64:]], seed, position)[0]
+        draw = Draw(chain, state, tokens[-64:], sampling.seed or 0, len(prompt) + len(generated), no_drafts)
+        ((token,), _) = sampler.sample_batch(logits_of(tokens)[None], [draw])[0]
         known.append(token)
         generated.append(token)
         if len(known) == ctx_size:

@@ -7,6 +7,7 @@ There is no thread and no loop in here; whoever wants progress calls `step`.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import time
@@ -25,11 +26,11 @@ from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
 from quipu.engine.pages import PageAllocator
 from quipu.engine.runner import RunnableModel, Runner, weight_bytes, workspace_bytes
-from quipu.engine.sampler import NOT_A_NUMBER, Sampler, bias_with_forbidden, chain_steps
-from quipu.engine.sampling_reference import random_word
+from quipu.engine.sampler import NOT_A_NUMBER, Draw, Drawn, Sampler, request_chain
+from quipu.engine.sampling_numbers import random_word
 from quipu.engine.saved_state import SavedState
 from quipu.engine.scheduler import Scheduler, Work
-from quipu.engine.sequence import Chains, Detokenizer, SequenceState
+from quipu.engine.sequence import Detokenizer, SequenceState
 from quipu.engine.sequence_cache import (
     CacheOptions,
     SequenceCache,
@@ -38,9 +39,10 @@ from quipu.engine.sequence_cache import (
     state_fingerprint,
 )
 from quipu.engine.step_time import StepTimeModel, StepTimes
+from quipu.engine.token_texts import TokenTexts
 from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
-from quipu.types import Event, FinishReason, Request, SamplingParams
+from quipu.types import Event, FinishReason, Request, SamplingParams, TokenLogprobs
 
 if TYPE_CHECKING:
     from random import Random
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
+_NO_DRAFTS: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 _CHOICE_POSITIONS = 1 << 63  # no token lies there: the positions whose random words are the seeds of further choices
 
 
@@ -87,6 +90,10 @@ class EngineTokenizer(Protocol):
     def end_of_generation_ids(self) -> frozenset[int]: ...
 
     def detokenizer(self) -> Detokenizer: ...
+
+    def token_bytes(self, token_id: int) -> bytes: ...
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]: ...
 
 
 class Engine:
@@ -177,6 +184,7 @@ class Engine:
         self.ctx_size = self.plan.ctx_size
         self.warnings = self.plan.warnings
         self._tokenizer = tokenizer
+        self._texts = None if tokenizer is None else TokenTexts(tokenizer)
         self._sampler = sampler
         self._clock = clock
         self._runner = Runner(program, backend, kv_spec, self.plan.num_pages, max_tokens, deterministic=deterministic)
@@ -421,14 +429,18 @@ class Engine:
         """The choices of a request."""
         sampling = request.sampling
         tokenizer = self._tokenizer
-        end_ids = frozenset(sampling.stop_token_ids)
-        if tokenizer is not None and not sampling.ignore_eos:
-            end_ids |= tokenizer.end_of_generation_ids
-        steps = chain_steps(sampling)
-        chain = self._sampler.chain(steps, sampling.logit_bias)
-        early_chain = chain
-        if sampling.min_tokens > 0:
-            early_chain = self._sampler.chain(steps, bias_with_forbidden(sampling.logit_bias, end_ids))
+        generation_end_ids = frozenset[int]()
+        if tokenizer is not None:
+            generation_end_ids = frozenset(id for id in tokenizer.end_of_generation_ids if id < self.vocab_size)
+        end_ids = generation_end_ids | frozenset(sampling.stop_token_ids)
+        chain = request_chain(
+            self._sampler,
+            sampling,
+            num_prompt=len(request.prompt_token_ids),
+            end_ids=end_ids,
+            generation_end_ids=generation_end_ids,
+            texts=self._texts,
+        )
         seed = int.from_bytes(os.urandom(_SEED_BYTES)) if sampling.seed is None else sampling.seed % 2**64
         arrival_s = self._clock()
         choices: list[SequenceState] = []
@@ -441,7 +453,8 @@ class Engine:
                 number=self._num_arrivals,
                 ctx_size=self.ctx_size,
                 seed=choice_seed(seed, choice),
-                chains=Chains(chain, early_chain),
+                chain=chain,
+                sampler_state=self._sampler.state(chain),
                 end_ids=end_ids,
                 detokenizer=None if tokenizer is None else tokenizer.detokenizer(),
                 text_vocab_size=0 if tokenizer is None else tokenizer.vocab_size,
@@ -451,22 +464,15 @@ class Engine:
             choices.append(sequence)
         return choices
 
-    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> list[int]:
-        """A token, or a negative code, for every share of the step that samples."""
+    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> list[Drawn]:
+        """What was chosen for every share of the step that samples."""
         sampling = [work for work in step if work.samples]
         if not sampling:
             return []
         if len(sampling) < len(logits):
             last_rows = itertools.accumulate(work.num_outputs for work in step)
             logits = logits[[end - 1 for end, work in zip(last_rows, step, strict=True) if work.samples]]
-        sequences = [work.sequence for work in sampling]
-        return self._sampler.sample_batch(
-            logits,
-            [sequence.chain for sequence in sequences],
-            [sequence.history for sequence in sequences],
-            np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
-            np.array([sequence.position for sequence in sequences], dtype=np.int64),
-        )
+        return self._sampler.sample_batch(logits, [_draw(work.sequence) for work in sampling])
 
     def _observe(self, step: list[Work], seconds: float) -> None:
         """Count a step, and learn from the time it took."""
@@ -478,34 +484,49 @@ class Engine:
         self._num_tokens += num_tokens
         self._num_step_tokens = num_tokens
 
-    def _commit(self, step: list[Work], logits: NDArray[np.float32], chosen: list[int], now_s: float) -> list[Event]:
+    def _commit(self, step: list[Work], logits: NDArray[np.float32], drawn: list[Drawn], now_s: float) -> list[Event]:
         """Advance every sequence of the step, and report what is new."""
         events = []
         first_row = 0
-        tokens = iter(chosen)
+        draws = iter(drawn)
         for work in step:
             sequence = work.sequence
-            token = next(tokens) if work.samples else None
+            prompt_rows = logits[first_row : first_row + work.num_prompt_rows]
+            prompt_logprobs = self._prompt_logprobs(sequence, prompt_rows)
+            chosen = next(draws) if work.samples else None
             self._scheduler.advance(work)
             token_ids: tuple[int, ...] = ()
             text = ""
-            if token is not None and token >= 0:
-                token_ids = (token,)
-                text = sequence.add_token(token, now_s)
+            if chosen is not None and chosen.token_ids[-1] >= 0:
+                token_ids = tuple(chosen.token_ids)
+                text = sequence.add_token(token_ids[0], now_s)
                 self._scheduler.generated(sequence)
-            elif token is not None:
-                text = sequence.end(FinishReason.ERROR, _sampling_error(token))
+            elif chosen is not None:
+                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen.token_ids[-1]))
                 sequence.prefix = None  # what led to it is not kept
             self._cache.computed(sequence)
             if sequence.is_full:
                 sequence.warnings.append(self._cache.shift(sequence, sequence.num_kept))
-            rows = logits[first_row : first_row + work.num_prompt_rows].copy() if work.num_prompt_rows else None
-            if token_ids or rows is not None or sequence.finish_reason is not None:
-                events.append(sequence.event(token_ids, text, now_s, rows))
+            rows = prompt_rows.copy() if work.num_prompt_rows and sequence.request.prompt_logits else None
+            if token_ids or rows is not None or prompt_logprobs or sequence.finish_reason is not None:
+                event = sequence.event(token_ids, text, now_s, rows)
+                logprobs = chosen.logprobs if chosen is not None else None
+                if logprobs or prompt_logprobs:
+                    event = dataclasses.replace(event, logprobs=tuple(logprobs or ()), prompt_logprobs=prompt_logprobs)
+                events.append(event)
             if sequence.finish_reason is not None:
                 self._drop(sequence)
             first_row += work.num_outputs
         return events
+
+    def _prompt_logprobs(self, sequence: SequenceState, rows: NDArray[np.float32]) -> tuple[TokenLogprobs, ...]:
+        """Of the prompt tokens that `rows`, the next to be delivered, predict. The last row predicts none."""
+        num_top = sequence.request.sampling.prompt_logprobs
+        begin = sequence.num_delivered + 1
+        tokens = sequence.tokens(begin, min(begin + len(rows), sequence.num_prompt))
+        if num_top is None or len(tokens) == 0:
+            return ()
+        return tuple(self._sampler.logprobs(rows[: len(tokens)], tokens, num_top))
 
     def _end(self, sequence: SequenceState, reason: FinishReason, error: str = "") -> Event:
         """End a sequence from outside."""
@@ -536,6 +557,19 @@ def _deadline_error(sequence: SequenceState, now_s: float) -> str:
     if now_s >= sequence.deadline:
         return f"{limit} has passed before the first token; allow the request more time or send it again later"
     return f"{limit} would have been missed, as the prompt alone takes longer than what is left of it; allow more time"
+
+
+def _draw(sequence: SequenceState) -> Draw:
+    num_logprobs = sequence.request.sampling.logprobs
+    return Draw(
+        sequence.chain,
+        sequence.sampler_state,
+        sequence.history,
+        sequence.seed,
+        sequence.position,
+        _NO_DRAFTS,
+        num_logprobs=-1 if num_logprobs is None else num_logprobs,
+    )
 
 
 def _sampling_error(code: int) -> str:

@@ -246,9 +246,10 @@ class Scheduler:
             if self.running and num_expected - num_held + promised > self._pages.num_free:
                 return
             self._start(sequence)
-            num_tokens = self._share(sequence)
-            has_pages = self._pages.append(sequence.table, sequence.num_computed + num_tokens)
-            assert has_pages, "a request was accepted that is larger than the cache"
+            # It may have come with less than was ready: a copy of a page, for one, needs a free one.
+            num_tokens = max(1, self._share(sequence))
+            if not self._pages.append(sequence.table, sequence.num_computed + num_tokens):
+                return  # the next step makes room for it
             promised += self._num_promised(sequence)
             self._take(step, sequence, num_tokens)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,19 +27,6 @@ class Detokenizer(Protocol):
     def flush(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Chains:
-    """How a request's tokens are chosen.
-
-    Attributes:
-        chain: the sampler's chain.
-        early_chain: the one for the first `min_tokens` tokens, which does not end the generation.
-    """
-
-    chain: Any
-    early_chain: Any
-
-
 class Pending(Protocol):
     """Something that is prepared elsewhere, such as a `concurrent.futures.Future`."""
 
@@ -59,6 +45,8 @@ class SequenceState:
         number: the order of arrival; later ones are larger.
         seed: the seed in use.
         max_tokens: most tokens to generate.
+        chain: how its tokens are chosen, from the sampler.
+        sampler_state: what the chain remembers of it.
         end_ids: tokens that end the generation.
         num_known: tokens of the prompt and generated ones.
         num_computed: tokens whose keys and values are in the cache.
@@ -86,7 +74,8 @@ class SequenceState:
         number: int,
         ctx_size: int,
         seed: int,
-        chains: Chains,
+        chain: Any,
+        sampler_state: Any,
         end_ids: frozenset[int],
         detokenizer: Detokenizer | None,
         text_vocab_size: int,
@@ -98,6 +87,8 @@ class SequenceState:
         self.siblings = siblings
         self.number = number
         self.seed = seed
+        self.chain = chain
+        self.sampler_state = sampler_state
         self.end_ids = end_ids
         self.num_prompt = len(request.prompt_token_ids)
         self.num_known = self.num_prompt
@@ -122,12 +113,11 @@ class SequenceState:
         self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
         self._tokens = np.empty(self.num_prompt + min(self.max_tokens, 256), dtype=np.int32)
         self._tokens[: self.num_prompt] = request.prompt_token_ids
-        self._chains = chains
         self._num_penalized = num_penalized(sampling)
         self._detokenizer = detokenizer
         self._text_vocab_size = text_vocab_size
         self._stop = StopMatcher(sampling.stop)
-        self._delivers_logits = request.prompt_logits and choice == 0
+        self._delivers_logits = request.wants_prompt_rows and choice == 0
 
     @property
     def is_pending(self) -> bool:
@@ -168,14 +158,8 @@ class SequenceState:
         return self.max_tokens > 0
 
     @property
-    def chain(self) -> Any:
-        """The chain for the next token."""
-        early = self.num_generated < self.request.sampling.min_tokens
-        return self._chains.early_chain if early else self._chains.chain
-
-    @property
     def history(self) -> NDArray[np.int32]:
-        """The recent tokens that penalties count; a view."""
+        """The recent tokens that penalties and DRY look at; a view."""
         if self._num_penalized == 0:
             return _NO_TOKENS
         begin = 0 if self._num_penalized < 0 else max(0, self.num_known - self._num_penalized)
