@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # an end-of-generation token or a stop string
     LENGTH = "length"  # max_tokens reached, or the context is full
+    TOOL_CALLS = "tool_calls"  # the answer calls tools and waits for their results; chat only
     ABORT = "abort"  # the caller went away
     ERROR = "error"  # an internal failure
 
@@ -215,14 +216,62 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """What an event adds to one tool call. The first delta of a call brings its id and name.
+
+    Attributes:
+        index: counts the calls of one answer.
+        id: names the call, for the message with its result.
+        name: of the tool.
+        arguments: the next piece of the arguments; the pieces of a call make up one JSON object.
+        is_withdrawn: it was no call after all, and all of its text is in the event's `text`.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    is_withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model wants called.
+
+    Attributes:
+        id: names the call, for the message with its result.
+        name: of the tool.
+        arguments: a JSON object, as text.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+    @staticmethod
+    def fold(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
+        """The calls that deltas come to."""
+        by_index: dict[int, list[ToolCallDelta]] = {}
+        for delta in deltas:
+            by_index.setdefault(delta.index, []).append(delta)
+        return tuple(
+            ToolCall(of_one[0].id, of_one[0].name, "".join(delta.arguments for delta in of_one))
+            for of_one in by_index.values()
+            if not of_one[-1].is_withdrawn
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ChatEvent(Event):
     """An event of a chat: `text` is the answer only.
 
     Attributes:
         reasoning: what the model thought aloud since the last event.
+        tool_calls: what was added to the tool calls since the last event, in order.
     """
 
     reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +288,7 @@ class Completion:
         reasoning: what the model thought before it answered; chat only.
         warnings: what the user should know, each once.
         error: one sentence, where finish_reason is ERROR.
+        tool_calls: the tools that the model wants called; chat only.
     """
 
     text: str
@@ -250,6 +300,7 @@ class Completion:
     reasoning: str = ""
     warnings: tuple[str, ...] = ()
     error: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Completion:
@@ -266,4 +317,5 @@ class Completion:
             "".join(event.reasoning for event in events if isinstance(event, ChatEvent)),
             tuple(dict.fromkeys(warning for event in events for warning in event.warnings)),
             last.error,
+            ToolCall.fold(delta for event in events if isinstance(event, ChatEvent) for delta in event.tool_calls),
         )
