@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quipu.backends.choice import choose_backend
 from quipu.backends.program import CACHE_TYPES
-from quipu.chat import ChatTemplate, ReasoningParser
+from quipu.chat import Answer, ChatTemplate, check_tools, read_tool_choice, read_tools
 from quipu.engine import (
     Engine,
     EventStream,
@@ -43,6 +43,9 @@ Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
 Prompts: TypeAlias = list[str] | list[list[int]] | list[str | list[int]]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """A conversation: each message has a `role` and a `content`."""
+
+ToolChoiceArgument: TypeAlias = Literal["none", "auto", "required"] | Mapping[str, Any] | None
+"""Whether tools are called; or which, as `{"type": "function", "function": {"name": NAME}}`."""
 
 KV_TYPES = {kv_type.name.lower(): kv_type for kv_type in CACHE_TYPES}
 """The types that the KV cache can be stored in, by the names that llama.cpp uses."""
@@ -215,6 +218,8 @@ class LLM:
         sampling: SamplingParams | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         **variables: Any,
     ) -> Completion: ...
@@ -226,6 +231,8 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         **variables: Any,
     ) -> list[Completion]: ...
@@ -237,6 +244,8 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: Literal[True],
         **variables: Any,
     ) -> EventStream[ChatEvent]: ...
@@ -247,6 +256,8 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: bool = False,
         **variables: Any,
     ) -> Completion | list[Completion] | EventStream[ChatEvent]:
@@ -255,24 +266,34 @@ class LLM:
         Args:
             messages: mappings with `role` and `content`, the oldest first; or a list of such conversations.
             sampling: as for `generate`.
-            tools: descriptions of functions, for templates that show them to the model.
+            tools: functions that the model may call: `{"type": "function", "function": {"name", "description",
+                "parameters"}}`, with a JSON schema of the parameters.
+            tool_choice: "none", "auto", "required", or `{"type": "function", "function": {"name": NAME}}`; None:
+                "auto" where there are tools. With "none" the tools are not shown to the model.
+            parallel_tool_calls: False holds the model to one call in an answer.
             stream: return an iterator over events instead of waiting for the end.
             variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
                 of `ChatTemplate.render`.
 
         Raises:
             TemplateError: the template refuses the messages, failed, or was stopped.
-            InvalidRequestError, ContextLengthError, TokenizerError, EngineError: as for `generate`.
+            InvalidRequestError: a message or tool is malformed, or `tool_choice` names none of the tools; and as for
+                `generate`.
+            ContextLengthError, TokenizerError, EngineError: as for `generate`.
         """
         is_batch = _is_list(messages) and _is_list(messages[0])
         conversations = cast(Sequence[Messages], messages if is_batch else [messages])
         template = self._chat_template()
+        offered = read_tools(check_tools(tools))
+        choice = read_tool_choice(tool_choice, offered, parallel_tool_calls)
+        if choice.mode == "none":
+            tools, offered = None, ()
         rendered = [template.render(conversation, tools=tools, **variables) for conversation in conversations]
         prompts = [self._encode_chat(prompt.text) for prompt in rendered]
-        parsers = [template.reasoning_parser(prompt.text) for prompt in rendered]
+        parsers = [template.answer_parser(prompt.text, tools=offered, choice=choice) for prompt in rendered]
         shown = [self._tokens_shown(parser.markers) for parser in parsers]
-        answers = [_Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
-        by_id: dict[str, _Answer] = {}
+        answers = [Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
+        by_id: dict[str, Answer] = {}
         events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown)
         by_id.update(zip(events.request_ids, answers, strict=True))
         if stream:
@@ -413,33 +434,6 @@ class LLM:
             if self._template is None:
                 self._template = ChatTemplate.from_gguf(self._reader.metadata, self._template_name)
             return self._template
-
-
-class _Answer:
-    """Splits the text of one chat request into reasoning and answer."""
-
-    def __init__(self, parser: ReasoningParser, warnings: tuple[str, ...]) -> None:
-        self._parser = parser
-        self._warnings = warnings  # for the first event
-
-    def translate(self, event: Event) -> ChatEvent:
-        reasoning, text = self._parser.append(event.text)
-        if event.finish_reason is not None:
-            rest = self._parser.flush()
-            reasoning, text = reasoning + rest[0], text + rest[1]
-        warnings, self._warnings = self._warnings + event.warnings, ()
-        return ChatEvent(
-            event.request_id,
-            event.token_ids,
-            text,
-            event.finish_reason,
-            event.usage,
-            event.timings,
-            warnings,
-            event.seed,
-            event.error,
-            reasoning=reasoning,
-        )
 
 
 def _fold(stream: EventStream[E]) -> list[Completion]:

@@ -1,6 +1,6 @@
 """Apertus: a list of objects whose only key is the name of the tool.
 
-    <|tools_prefix|>[{"get_weather": {"city": "Rome"}}]<|tools_suffix|>
+<|tools_prefix|>[{"get_weather": {"city": "Rome"}}]<|tools_suffix|>
 """
 
 from __future__ import annotations

@@ -60,9 +60,7 @@ class Calls:
         num_whole: how many whole calls there were so far.
     """
 
-    def __init__(
-        self, reader: Reader, output: Output, tools: Sequence[Tool], new_id: Callable[[str], str]
-    ) -> None:
+    def __init__(self, reader: Reader, output: Output, tools: Sequence[Tool], new_id: Callable[[str], str]) -> None:
         self._reader = reader
         self._output = output
         self.tools = {tool.name: tool for tool in tools}

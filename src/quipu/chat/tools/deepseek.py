@@ -7,7 +7,8 @@ V3 and R1 fence the arguments, V3.1 does not:
     {"city": "Rome"}
     ```<｜tool▁call▁end｜><｜tool▁calls▁end｜>
 
-    <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Rome"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>
+    <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Rome"}<｜tool▁call▁end｜>
+    <｜tool▁calls▁end｜>
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ DEEPSEEK_V3 = NamedFormat(
     head="function" + _SEPARATOR,
     call_ends=("\n```" + _CALL_END, "```" + _CALL_END, "```", _CALL_END),
     section_ends=(_SECTION_END,),
-    between="\n",
     markers=_MARKERS,
     ends_reasoning=True,
 )

@@ -110,7 +110,7 @@ def _named(choice: Any) -> str | None:
 
 
 def _types(schema: Any, root: Mapping[str, Any], num_references: int) -> frozenset[str]:
-    """The JSON types that a schema allows, as far as it says so in `type`, `enum`, `const`, `anyOf` and local `$ref`."""
+    """The JSON types that a schema allows, as far as it says in `type`, `enum`, `const`, `anyOf` and local `$ref`."""
     if not isinstance(schema, Mapping):
         return frozenset()
     kind = schema.get("type")

@@ -93,7 +93,8 @@ def format_of_calls(text: str, tool: Tool, arguments: Mapping[str, Any], prompt:
         parser = ToolParser(tool_format, (tool,), lambda name: name, prompt)
         deltas = parser.append(text).tool_calls + parser.flush().tool_calls
         calls = ToolCall.fold(deltas)
-        if len(calls) == 1 and calls[0].name == tool.name and _is_equal(calls[0].arguments, arguments):
+        is_read = len(calls) == 1 and calls[0].name == tool.name and _is_equal(calls[0].arguments, arguments)
+        if is_read and tool_format.writes(text):
             return tool_format
     return None
 

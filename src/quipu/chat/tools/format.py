@@ -53,6 +53,10 @@ class ToolFormat(ABC):
         """Texts at which the model has begun a call, so that the grammar holds from their first character on."""
         return self.openings[:1]
 
+    def writes(self, text: str) -> bool:
+        """Whether calls that the format can read are also written in its own way."""
+        return True
+
     def begun_by(self, prompt: str) -> str:
         """The opening that a rendered prompt ends with; "" where it ends with none."""
         return ""

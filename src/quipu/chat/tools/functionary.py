@@ -54,7 +54,7 @@ class FunctionaryFormat(ToolFormat):
         calls = f"{call}{more}"
         if choice.mode == "auto":
             # text may be followed by calls, and then ends with a mark
-            lark.rule("text", f"{lark.text(_EVERYBODY + chr(10))} {lark.shared('ANY_TEXT', '/(?s:.*)/')}")
+            lark.rule("text", f"{lark.text(_EVERYBODY + chr(10))} {lark.any_text()}")
             spoken = lark.rule("spoken", f"{lark.text(_EVERYBODY + chr(10))} {lark.up_to(_MARK)}")
             calls = f"({calls} | {spoken} {calls} | text)"
         return calls if self.begun_by(prompt) else f"{mark} {calls}"

@@ -1,6 +1,6 @@
 """Gemma 4: objects without quotes around keys, and marks around texts that are tokens of their own.
 
-    <|tool_call>call:get_weather{city:<|"|>Rome<|"|>,days:2}<tool_call|>
+<|tool_call>call:get_weather{city:<|"|>Rome<|"|>,days:2}<tool_call|>
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class GemmaFormat(ToolFormat):
         yield from reader.space()
 
     def write_grammar(self, lark: Lark, tools: Sequence[Tool], is_parallel: bool) -> str:
-        options = [f"{lark.text(f'{_OPENING}call:{tool.name}')} {_Values(lark, tool.parameters).object(tool.parameters)}" for tool in tools]
+        options = [
+            f"{lark.text(f'{_OPENING}call:{tool.name}')} {_Values(lark, tool.parameters).object(tool.parameters)}"
+            for tool in tools
+        ]
         call = lark.rule("call", "\n    | ".join(options))
         marked = lark.rule("marked_call", f"{call} {lark.text(_CLOSING)}")
         return f"{marked}+" if is_parallel else marked

@@ -1,9 +1,9 @@
 """GLM 4.5 and later, and Laguna: keys and values of arguments in tags of their own.
 
-    <tool_call>get_weather
-    <arg_key>city</arg_key>
-    <arg_value>Rome</arg_value>
-    </tool_call>
+<tool_call>get_weather
+<arg_key>city</arg_key>
+<arg_value>Rome</arg_value>
+</tool_call>
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ class GlmFormat(ToolFormat):
             key, _ = yield from reader.word((_KEY_END,))
             yield from reader.space()
             yield from reader.expect(_VALUE)
-            yield from arguments.read(
-                reader, key.strip(), _VALUE_END, (_KEY, _CLOSING), is_padded=False, is_text=None
-            )
+            yield from arguments.read(reader, key.strip(), _VALUE_END, (_KEY, _CLOSING), is_padded=False, is_text=None)
             end = yield from reader.expect(_KEY, _CLOSING)
         arguments.close()
         yield from reader.space()

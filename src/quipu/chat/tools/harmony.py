@@ -1,6 +1,6 @@
 """gpt-oss: a call is a message to a tool on the channel `commentary` (the Harmony format).
 
-    <|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Rome"}<|call|>
+    <|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Rome"}
     <|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>
 
 The reasoning parser leaves such messages in the content as they are, and takes the headers of all others away.

@@ -1,7 +1,7 @@
 """The ids that link a tool call with the message that holds its result.
 
 Most templates print ids or leave them out. Some insist on nine letters and digits (Mistral), and Kimi's ids are made
-of the tool's name and the number of the call.
+of the tool's name and a number.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import string
 import uuid
 from collections.abc import Callable
 from enum import Enum
+from itertools import count
 from typing import Any
 
 from quipu.chat.messages import Message
@@ -24,15 +25,11 @@ class CallIds(Enum):
 
     ANY = "any"
     NINE = "nine letters and digits"
-    NUMBERED = "the tool's name and a number"
+    NUMBERED = "the tool's name and the number of the call in its message"
 
-    def generator(self, num_earlier: int = 0) -> Callable[[str], str]:
-        """What makes the id of a new call from the tool's name.
-
-        Args:
-            num_earlier: how many calls the conversation has had.
-        """
-        numbers = iter(range(num_earlier, num_earlier + 1_000_000))
+    def generator(self) -> Callable[[str], str]:
+        """What makes the ids of one answer's calls, each from the tool's name."""
+        numbers = count()
 
         def new_id(name: str) -> str:
             if self is CallIds.NUMBERED:
@@ -57,9 +54,9 @@ class CallIds(Enum):
             if message.get("tool_calls"):
                 calls = []
                 waiting = []
-                for call in message["tool_calls"]:
+                for number, call in enumerate(message["tool_calls"]):
                     given, name = call.get("id"), call.get("function", call)["name"]
-                    call_id = self._fitted_id(given, name, len(names))
+                    call_id = self._fitted_id(given, name, number, f"call_{len(names)}")
                     if isinstance(given, str):
                         renamed[given] = call_id
                     names[call_id] = name
@@ -71,12 +68,11 @@ class CallIds(Enum):
             fitted.append(message)
         return fitted
 
-    def _fitted_id(self, given: Any, name: str, number: int) -> str:
+    def _fitted_id(self, given: Any, name: str, number: int, missing: str) -> str:
         if self is CallIds.NUMBERED:
             return f"functions.{name}:{number}"
         if not isinstance(given, str) or not given:
-            given = f"call_{number}"
-            return _nine_of(given) if self is CallIds.NINE else given
+            given = missing
         is_nine = len(given) == _NINE and all(char in _ALPHABET for char in given)
         return _nine_of(given) if self is CallIds.NINE and not is_nine else given
 

@@ -36,8 +36,8 @@ class JsonFormat(ToolFormat):
         closings: texts that may end the calls.
         name_key, arguments_key: what the family calls them.
         is_list: several calls stand in a list; else they follow one another.
-        before, after: white space within the marks, as the family writes it.
-        between: what the grammar writes between calls that follow one another; None: each has marks of its own.
+        holds_all: one pair of marks holds all calls; else each has its own.
+        id_before, id_after: the key of an id that may stand before the name, or after the arguments.
         needs_known_name: only a call of an offered tool is one.
         keeps_id: an id that the model writes before the arguments is the call's.
     """
@@ -50,9 +50,9 @@ class JsonFormat(ToolFormat):
     name_key: str = "name"
     arguments_key: str = "arguments"
     is_list: bool = False
-    before: str = ""
-    after: str = ""
-    between: str | None = None
+    holds_all: bool = False
+    id_before: str = ""
+    id_after: str = ""
     needs_known_name: bool = False
     keeps_id: bool = False
 
@@ -69,6 +69,12 @@ class JsonFormat(ToolFormat):
             yield from reader.match(self.closings)
             yield from reader.space()
 
+    def writes(self, text: str) -> bool:
+        openings = [opening for opening in (*self.openings, *self.first_openings) if opening in text]
+        after = text.partition(openings[0])[2].lstrip() if openings else ""
+        is_list = after.startswith("[") or any(opening.endswith("[") for opening in openings[:1])
+        return is_list == self.is_list
+
     def _read_more(self, reader: Reader, calls: Calls) -> Wait[None]:
         """Further objects after the first, with nothing but white space, a comma or a semicolon between them."""
         while True:
@@ -81,29 +87,38 @@ class JsonFormat(ToolFormat):
 
     def write_grammar(self, lark: Lark, tools: Sequence[Tool], is_parallel: bool) -> str:
         call = lark.rule("call", self.call_grammar(lark, tools))
-        begin = lark.text(self.openings[0] + self.before)
-        end = lark.text(self.after + (self.closings[0] if self.closings else "")) if self.after or self.closings else ""
+        begin = f"{lark.text(self.openings[0])} {lark.space()}"
+        end = f"{lark.space()} {lark.text(self.closings[0])}" if self.closings else ""
         if self.is_list:
             more = f' ("," {lark.space()} {call})*' if is_parallel else ""
             bracket = "" if self.openings[0].endswith("[") else '"["'
             return f'{begin} {bracket} {lark.space()} {call}{more} {lark.space()} "]" {end}'
-        if self.between is not None:
-            more = f" ({lark.text(self.between)} {call})*" if is_parallel else ""
+        if self.holds_all:
+            more = f" ({lark.space()} {call})*" if is_parallel else ""
             return f"{begin} {call}{more} {end}"
         marked = lark.rule("marked_call", f"{begin} {call} {end}")
         return f"{marked} ({lark.space()} {marked})*" if is_parallel else marked
 
     def call_grammar(self, lark: Lark, tools: Sequence[Tool]) -> str:
         """The object of one call."""
+        space = lark.space()
+        call_id = lark.shared("CALL_ID", '/"[A-Za-z0-9_-]{1,64}"/') if self.id_before or self.id_after else ""
+        before = f'({_key(lark, self.id_before)} {call_id} {space} "," {space})?' if self.id_before else ""
+        after = f'("," {space} {_key(lark, self.id_after)} {call_id} {space})?' if self.id_after else ""
         options = []
         for tool in tools:
-            head = f'{{"{self.name_key}": {json.dumps(tool.name, ensure_ascii=False)}, "{self.arguments_key}": '
-            options.append(f'{lark.text(head)} {lark.json(closed(tool.parameters))} "}}"')
+            name = f"{_key(lark, self.name_key)} {lark.text(json.dumps(tool.name, ensure_ascii=False))}"
+            arguments = f"{_key(lark, self.arguments_key)} {lark.json(closed(tool.parameters))}"
+            options.append(f'"{{" {space} {before} {name} {space} "," {space} {arguments} {space} {after} "}}"')
         return "\n    | ".join(options)
 
     def read_call(self, reader: Reader, calls: Calls) -> Wait[None]:
         """Read a call after its opening bracket."""
         yield from read_keys(reader, calls, _Call(self))
+
+
+def _key(lark: Lark, name: str) -> str:
+    return f'{lark.text(json.dumps(name))} {lark.space()} ":" {lark.space()}'
 
 
 def read_list(reader: Reader, calls: Calls, family: JsonFormat) -> Wait[None]:
@@ -227,21 +242,22 @@ def _finish(calls: Calls, call: _Call) -> None:
     calls.end()
 
 
-# The first of several openings is what the family's template writes. Sources: the templates of the models and their cards.
-HERMES = JsonFormat(
-    "hermes", ("<tool_call>",), ("</tool_call>",), markers=("<tool_call>", "</tool_call>"), before="\n", after="\n"
-)
+# The first of several openings is what the family writes. Sources: the templates of the models and their cards.
+HERMES = JsonFormat("hermes", ("<tool_call>",), ("</tool_call>",), markers=("<tool_call>", "</tool_call>"))
 MINIMAX_M1 = JsonFormat(
     "minimax-m1",
     ("<tool_calls>",),
     ("</tool_calls>",),
     markers=("<tool_calls>", "</tool_calls>"),
-    before="\n",
-    after="\n",
-    between="\n",
+    holds_all=True,
 )
 APRIEL = JsonFormat(
-    "apriel", ("<tool_calls>",), ("</tool_calls>",), markers=("<tool_calls>", "</tool_calls>"), is_list=True
+    "apriel",
+    ("<tool_calls>",),
+    ("</tool_calls>",),
+    markers=("<tool_calls>", "</tool_calls>"),
+    is_list=True,
+    id_after="id",
 )
 GRANITE = JsonFormat("granite", ("<|tool_call|>",), markers=("<|tool_call|>",), is_list=True)
 PHI = JsonFormat(
@@ -252,7 +268,7 @@ PHI = JsonFormat(
     is_list=True,
 )
 FIREFUNCTION = JsonFormat("firefunction", ("functools[",), is_list=True)
-MISTRAL_LIST = JsonFormat("mistral-list", ("[TOOL_CALLS]",), markers=("[TOOL_CALLS]",), is_list=True)
+MISTRAL_LIST = JsonFormat("mistral-list", ("[TOOL_CALLS]",), markers=("[TOOL_CALLS]",), is_list=True, id_after="id")
 COHERE = JsonFormat(
     "cohere",
     ("<|START_ACTION|>",),
@@ -261,6 +277,7 @@ COHERE = JsonFormat(
     name_key="tool_name",
     arguments_key="parameters",
     is_list=True,
+    id_before="tool_call_id",
 )
 COHERE_ACTION = JsonFormat(
     "cohere-action",
@@ -289,7 +306,5 @@ GENERIC = JsonFormat(
     ("</tool_call>", "```"),
     first_openings=("{", "["),
     markers=("<tool_call>", "</tool_call>"),
-    before="\n",
-    after="\n",
     needs_known_name=True,
 )

@@ -1,19 +1,16 @@
 """Kimi K2: the id of a call is the tool's name and the number of the call in the conversation.
 
-    <|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"city": "Rome"}
-    <|tool_call_end|><|tool_calls_section_end|>
+<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"city": "Rome"}
+<|tool_call_end|><|tool_calls_section_end|>
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from quipu.chat.tools.calls import Calls
 from quipu.chat.tools.definitions import Tool
 from quipu.chat.tools.lark import Lark
 from quipu.chat.tools.named_calls import NamedFormat
 from quipu.chat.tools.reader import Reader, Wait
-from quipu.chat.tools.schemas import closed
 
 
 class KimiFormat(NamedFormat):
@@ -28,16 +25,9 @@ class KimiFormat(NamedFormat):
             name = plain
         yield from self.read_arguments(reader, calls, name, call_id)
 
-    def write_grammar(self, lark: Lark, tools: Sequence[Tool], is_parallel: bool) -> str:
+    def write_head(self, lark: Lark, tool: Tool) -> str:
         number = lark.shared("NUMBER", "/[0-9]{1,4}/")
-        options = [
-            f"{lark.text(f'{self.call_begin}functions.{tool.name}:')} {number} {lark.text(self.name_end)} "
-            f"{lark.json(closed(tool.parameters))} {lark.text(self.call_ends[0])}"
-            for tool in tools
-        ]
-        call = lark.rule("call", "\n    | ".join(options))
-        more = f" {call}*" if is_parallel else ""
-        return f"{lark.text(self.openings[0])} {call}{more} {lark.text(self.section_ends[0])}"
+        return f"{lark.text(f'{self.call_begin}functions.{tool.name}:')} {number} {lark.text(self.name_end)}"
 
 
 KIMI = KimiFormat(

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Models write JSON with a space here and a line end there. Without a limit a small model can lose itself in white space.
-_JSON_SPACE = r"[ \n\t]{1,20}"
+# Models write JSON with a space here and a line end there. Without a limit a small model can lose itself in them.
+_JSON_SPACE = r"[ \n\t]{1,40}"
 
 
 class Lark:
@@ -62,18 +62,18 @@ class Lark:
         return f"%json {json.dumps(guided, ensure_ascii=False)}"
 
     def space(self) -> str:
-        """White space, or none."""
-        return self.shared("SPACE", r"/[ \n\t]{1,8}/") + "?"
+        """White space, or none. A text beside it must not begin or end with any: the lexer does not go back."""
+        return self.shared("SPACE", r"/[ \n\t]{1,20}/") + "?"
 
     def up_to(self, end: str) -> str:
-        """Any text up to and with `end`."""
-        if self._control is not None and (found := self._control.search(end)) is not None and found.start() == 0:
-            return f"{self.shared('ANY_TEXT', '/(?s:.*)/')} {self.text(end)}"
+        """Any text up to and with `end`. Where `end` holds a control token, what it has before that is not bound."""
+        if self._control is not None and (found := self._control.search(end)) is not None:
+            return f"{self.any_text()} {self.text(end[found.start() :])}"
         return self.rule(f"text_up_to[suffix={_quoted(end)}]", "/(?s:.*)/")
 
-    def token_id(self, text: str) -> int | None:
-        """The control token with this text."""
-        return self._token_ids.get(text)
+    def any_text(self) -> str:
+        """Any text, also none."""
+        return self.shared("ANY_TEXT", "/(?s:.*)/")
 
     @staticmethod
     def any_of(*options: str) -> str:

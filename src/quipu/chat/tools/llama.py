@@ -1,8 +1,8 @@
 """Llama 3.x: a bare JSON object at the start of the answer, or a call after the token `<|python_tag|>`.
 
-    {"name": "get_weather", "parameters": {"city": "Rome"}}
-    <|python_tag|>brave_search.call(query="the weather in Rome")
-    <|python_tag|>print(1 + 1)
+{"name": "get_weather", "parameters": {"city": "Rome"}}
+<|python_tag|>brave_search.call(query="the weather in Rome")
+<|python_tag|>print(1 + 1)
 """
 
 from __future__ import annotations

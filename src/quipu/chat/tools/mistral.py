@@ -8,7 +8,9 @@ Earlier models write `[TOOL_CALLS][{"name": ..., "arguments": ...}]`, and later 
 from __future__ import annotations
 
 from quipu.chat.tools.calls import Calls
+from quipu.chat.tools.definitions import Tool
 from quipu.chat.tools.json_calls import MISTRAL_LIST
+from quipu.chat.tools.lark import Lark
 from quipu.chat.tools.named_calls import NamedFormat
 from quipu.chat.tools.reader import Reader, Wait
 
@@ -29,6 +31,10 @@ class MistralFormat(NamedFormat):
         name, end = yield from reader.word((_CALL_ID, self.name_end))
         call_id = (yield from reader.word((self.name_end,)))[0] if end == _CALL_ID else ""
         yield from self.read_arguments(reader, calls, name.strip(), call_id.strip())
+
+    def write_head(self, lark: Lark, tool: Tool) -> str:
+        call_id = f"({lark.text(_CALL_ID)} {lark.shared('CALL_ID', '/[A-Za-z0-9]{9}/')})?"
+        return f"{lark.text(self.openings[0] + tool.name)} {call_id} {lark.text(self.name_end)}"
 
 
 MISTRAL = MistralFormat("mistral", ("[TOOL_CALLS]",), "[ARGS]", markers=("[TOOL_CALLS]", _CALL_ID, "[ARGS]"))

@@ -31,7 +31,6 @@ class NamedFormat(ToolFormat):
         name_end: between the name and the arguments, as the family writes it.
         call_ends: texts that may end a call, the family's own first; there may be none.
         section_ends: texts that may end all calls, the family's own first.
-        between: white space between two calls.
     """
 
     name: str
@@ -41,7 +40,6 @@ class NamedFormat(ToolFormat):
     head: str = ""
     call_ends: tuple[str, ...] = ()
     section_ends: tuple[str, ...] = ()
-    between: str = ""
     first_openings: tuple[str, ...] = ()
     markers: tuple[str, ...] = ()
     ends_reasoning: bool = False
@@ -78,23 +76,18 @@ class NamedFormat(ToolFormat):
         calls.end()
 
     def write_grammar(self, lark: Lark, tools: Sequence[Tool], is_parallel: bool) -> str:
-        head = (self.call_begin or self.openings[0]) + self.head
-        end = f" {lark.text(self.call_ends[0])}" if self.call_ends else ""
-        options = [
-            f"{lark.text(head + self.written_name(tool) + self.name_end)} {lark.json(closed(tool.parameters))}{end}"
-            for tool in tools
-        ]
+        end = f" {lark.space()} {lark.text(self.call_ends[0].lstrip())}" if self.call_ends else ""
+        options = [f"{self.write_head(lark, tool)} {lark.json(closed(tool.parameters))}{end}" for tool in tools]
         call = lark.rule("call", "\n    | ".join(options))
-        between = f"{lark.text(self.between)} " if self.between else ""
-        calls = f"{call} ({between}{call})*" if is_parallel else call
+        calls = f"{call} ({lark.space()} {call})*" if is_parallel else call
         if not self.call_begin:
             return calls
-        section_end = f" {lark.text(self.section_ends[0])}" if self.section_ends else ""
-        return f"{lark.text(self.openings[0])} {calls}{section_end}"
+        section_end = f" {lark.space()} {lark.text(self.section_ends[0])}" if self.section_ends else ""
+        return f"{lark.text(self.openings[0])} {lark.space()} {calls}{section_end}"
 
-    def written_name(self, tool: Tool) -> str:
-        """The name of a tool as the family writes it."""
-        return tool.name
+    def write_head(self, lark: Lark, tool: Tool) -> str:
+        """What comes before the arguments of a call."""
+        return lark.text((self.call_begin or self.openings[0]) + self.head + tool.name + self.name_end)
 
 
 FUNCTIONARY_V31 = NamedFormat(

@@ -141,7 +141,7 @@ def _is_next(reader: Reader, followers: Sequence[str]) -> Wait[bool]:
     for num_chars in range(1, max(map(len, followers)) + 1):
         text = yield from reader.wait_for(num_chars)
         if len(text) < num_chars or text in followers:
-            return len(text) < num_chars and not text or text in followers
+            return (len(text) < num_chars and not text) or text in followers
         if not any(follower.startswith(text) for follower in followers):
             return False
     return False

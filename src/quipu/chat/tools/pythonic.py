@@ -1,6 +1,6 @@
 """Calls as Python writes them: LFM2, and Llama when it is taught so.
 
-    <|tool_call_start|>[get_weather(city="Rome", days=2)]<|tool_call_end|>
+<|tool_call_start|>[get_weather(city="Rome", days=2)]<|tool_call_end|>
 """
 
 from __future__ import annotations

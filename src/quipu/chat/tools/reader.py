@@ -144,7 +144,7 @@ class Reader:
 
 
 def _first(text: str, markers: Sequence[str]) -> tuple[int, str]:
-    """Where the first of the markers is in `text`, and which it is; of two at one place the longer. (-1, "") if none."""
+    """Where the first of the markers is in `text`, and which: of two at one place the longer. (-1, "") if none."""
     found = [(place, -len(marker), marker) for marker in markers if (place := text.find(marker)) >= 0]
     if not found:
         return -1, ""

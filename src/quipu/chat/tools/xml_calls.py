@@ -1,12 +1,12 @@
 """Calls with a tag for each argument: Qwen3-Coder and its followers, MiniMax M2, DeepSeek V3.2 and V4.
 
-    <tool_call>
-    <function=get_weather>
-    <parameter=city>
-    Rome
-    </parameter>
-    </function>
-    </tool_call>
+<tool_call>
+<function=get_weather>
+<parameter=city>
+Rome
+</parameter>
+</function>
+</tool_call>
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quipu.chat.tools.definitions import Tool
 from quipu.chat.tools.format import ToolFormat
 from quipu.chat.tools.lark import Lark
 from quipu.chat.tools.parameters import Arguments, write_value
-from quipu.chat.tools.reader import NotACallError, Reader, Wait
+from quipu.chat.tools.reader import Reader, Wait
 from quipu.chat.tools.schemas import properties_of
 
 _IS_TEXT = {'true">': True, 'false">': False}
@@ -84,7 +84,8 @@ class XmlFormat(ToolFormat):
 
     def write_grammar(self, lark: Lark, tools: Sequence[Tool], is_parallel: bool) -> str:
         call = lark.rule("call", "\n    | ".join(self._write_call(lark, tool) for tool in tools))
-        begin, end = lark.text(f"{self.openings[0]}\n"), lark.text(f"\n{self.closings[0]}")
+        begin = f"{lark.text(self.openings[0])} {lark.space()}"
+        end = f"{lark.space()} {lark.text(self.closings[0])}"
         if self.holds_all:
             more = f" ({lark.space()} {call})*" if is_parallel else ""
             return f"{begin} {call}{more} {end}"
