@@ -188,13 +188,16 @@ class TemplateCapabilities:
         """The ways to write a tool call that the template shows well: (content, whether arguments are an object)."""
         shown = []
         for content in _NO_CONTENT:
+            object_text = None
             for is_object in (True, False):
                 text = self._try(_conversation_with_call(content, is_object), [_PROBE_TOOL])
-                if text is None:
+                # a text that comes out in another way than the object is not in the form of the model
+                if text is None or (object_text is not None and text != object_text):
                     continue
                 after = text[text.rfind(_QUESTION) :] if _QUESTION in text else text
                 # escaped JSON inside JSON, Python's notation and a printed None are not what the model was taught
                 if _VALUE in after and f'\\"{_ARGUMENT}' not in after and f"'{_ARGUMENT}'" not in after:
+                    object_text = text if is_object else object_text
                     shown.append((after.count("None"), content, is_object))
         fewest = min((num_none for num_none, _, _ in shown), default=0)
         return [(content, is_object) for num_none, content, is_object in shown if num_none == fewest]
