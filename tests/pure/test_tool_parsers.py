@@ -164,7 +164,10 @@ def test_white_space_of_arguments_is_kept() -> None:
         ("mistral", "[TOOL_CALLS] are written so: [TOOL_CALLS]name[ARGS]arguments"),
         ("hermes", '<tool_call>{"name": "add", "arguments": [1]}</tool_call>'),
         ("hermes", '<tool_call>{"name": "", "arguments": {}}</tool_call>'),
-        ("glm", "<tool_call>add<arg_key>a</arg_key><arg_value>1</arg_value><arg_key>a</arg_key><arg_value>2</arg_value>"),
+        (
+            "glm",
+            "<tool_call>add<arg_key>a</arg_key><arg_value>1</arg_value><arg_key>a</arg_key><arg_value>2</arg_value>",
+        ),
     ],
 )
 def test_what_is_no_call(family: str, text: str) -> None:
@@ -179,7 +182,7 @@ def test_openings_do_not_hide_one_another() -> None:
 
 
 def test_a_repeated_id_is_replaced() -> None:
-    call = '[TOOL_CALLS]ping[CALL_ID]aaaaaaaaa[ARGS]{}'
+    call = "[TOOL_CALLS]ping[CALL_ID]aaaaaaaaa[ARGS]{}"
     _, calls, _ = parse(format_named("mistral"), call + call)
     assert [one.id for one in calls] == ["aaaaaaaaa", "id0"]
 
@@ -236,8 +239,8 @@ def test_what_models_get_wrong(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", '{"a"}', '{"a":}', "{a: 1}", "[1 2]", "[,]", "01", "1.", "NaN", "Infinity", "nul", '"', '"\\', '"\\u12"',
-        '"\\uzzzz"', "1 2", "{}}", "[" * 101 + "]" * 101, "1" * 401, "{'a' 1}", "{1: 2}", "--1", "'\n",
+        "", "{", '{"a"}', '{"a":}', "{a: 1}", "[1 2]", "[,]", "01", "1.", "NaN", "Infinity", "nul", '"', '"\\',
+        '"\\u12"', '"\\uzzzz"', "1 2", "{}}", "[" * 101 + "]" * 101, "1" * 401, "{'a' 1}", "{1: 2}", "--1", "'\n",
     ],
 )  # fmt: skip
 def test_what_is_no_value(text: str) -> None:

@@ -49,9 +49,7 @@ def format_named(name: str) -> ToolFormat:
 
 SAMPLES = [
     # Hermes 2 Pro, Qwen 2.5, Qwen 3, Granite 4
-    Sample(
-        "hermes", '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>', "", (ROME,)
-    ),
+    Sample("hermes", '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>', "", (ROME,)),
     Sample(
         "hermes",
         'I will look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>\n'
@@ -77,7 +75,9 @@ SAMPLES = [
     ),
     # no closing tag: the end of the turn stands in its place
     Sample("hermes", '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}', "", (ROME,)),
-    Sample("hermes", '<tool_call>\n{"name": "unknown_tool", "arguments": {}}\n</tool_call>', "", (("unknown_tool", {}),)),
+    Sample(
+        "hermes", '<tool_call>\n{"name": "unknown_tool", "arguments": {}}\n</tool_call>', "", (("unknown_tool", {}),)
+    ),
     # Qwen3-Coder, Nemotron 3 Nano, Step 3.5
     Sample(
         "qwen3-coder",
@@ -172,9 +172,7 @@ SAMPLES = [
         (ROME, SUM),
     ),
     Sample("granite", '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome"}}]', "", (ROME,)),
-    Sample(
-        "phi", '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome"}}]<|/tool_call|>', "", (ROME,)
-    ),
+    Sample("phi", '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome"}}]<|/tool_call|>', "", (ROME,)),
     Sample(
         "firefunction",
         ' functools[{"name": "get_weather", "arguments": {"city": "Rome"}}, '
@@ -271,14 +269,12 @@ SAMPLES = [
         "",
         (ROME,),
     ),
-    Sample(
-        "harmony", ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}', "", (ROME,)
-    ),
+    Sample("harmony", ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}', "", (ROME,)),
     # Gemma 4
     Sample(
         "gemma",
-        '<|tool_call>call:search{exact:true,filters:{a:[1,<|"|>x,}<|"|>],b:{}},query:<|"|>it\'s "here"\n<|"|>}<tool_call|>'
-        "<|tool_call>call:ping{}<tool_call|>",
+        '<|tool_call>call:search{exact:true,filters:{a:[1,<|"|>x,}<|"|>],b:{}},query:<|"|>it\'s "here"\n<|"|>}'
+        "<tool_call|><|tool_call>call:ping{}<tool_call|>",
         "",
         (
             ("search", {"exact": True, "filters": {"a": [1, "x,}"], "b": {}}, "query": 'it\'s "here"\n'}),
@@ -302,7 +298,12 @@ SAMPLES = [
         "",
         (ROME, SUM),
     ),
-    Sample("llama", '<|python_tag|>search.call(query="a, b", exact=True)', "", (("search", {"query": "a, b", "exact": True}),)),
+    Sample(
+        "llama",
+        '<|python_tag|>search.call(query="a, b", exact=True)',
+        "",
+        (("search", {"query": "a, b", "exact": True}),),
+    ),
     Sample("llama", '<|python_tag|>print("1")\nx = {1}', "", (("python", {"code": 'print("1")\nx = {1}'}),)),
     # none of the families
     Sample("generic", '```json\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n```', "", (ROME,)),

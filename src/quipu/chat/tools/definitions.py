@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 from quipu.errors import InvalidRequestError
 
-_ANYTHING: Mapping[str, Any] = MappingProxyType({"type": "object", "properties": MappingProxyType({})})
 _MAX_REFERENCES = 16
 
 
@@ -23,7 +21,7 @@ class Tool:
     """
 
     name: str
-    parameters: Mapping[str, Any] = field(default_factory=lambda: _ANYTHING)
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
 
     def types_of(self, parameter: str) -> frozenset[str]:
         """The JSON types that a parameter may have; none where the schema does not say."""
