@@ -238,6 +238,32 @@ def test_odd_tools_compile(tool_format: Any) -> None:
         assert not takes(grammar, "", vocabulary)  # and it compiles
 
 
+def test_what_cannot_be_enforced_is_left_out_of_tools_that_are_not_strict() -> None:
+    city = {"type": "string", "minLength": 2, "format": "x-city", "not": {"const": "Rome"}}
+    days = {"type": "INTEGER", "minimum": 1, "nullable": True, "x-unit": "d"}
+    tool = function("look", city=city, days=days)
+    tool["function"]["parameters"]["required"] = ["city", "ghost"]
+    hermes = next(one for one in FORMATS if one.name == "hermes")
+    grammar = write_tool_grammar(hermes, read_tools([tool]), ToolChoice("auto"))
+    assert grammar is not None
+    call = '<tool_call>\n{"name": "look", "arguments": %s}\n</tool_call>'
+    assert takes(grammar, call % '{"city": "R", "days": null}')
+    assert not takes(grammar, call % '{"city": "R", "days": 0}')
+    tool["function"]["strict"] = True
+    strict = write_tool_grammar(hermes, read_tools([tool]), ToolChoice("auto"))
+    assert strict is not None
+    assert "x-city" in strict.source
+
+
+def test_triggers_of_many_tools() -> None:
+    llama = next(one for one in FORMATS if one.name == "llama")
+    tools = read_tools([function(f"f{i}") for i in range(100)])
+    grammar = write_tool_grammar(llama, tools, ToolChoice("auto"))
+    assert grammar is not None
+    assert grammar.triggers == ('{"name": "',)
+    assert takes(grammar, '{"name": "f99", "parameters": {}}')
+
+
 def test_none() -> None:
     assert write_tool_grammar(FORMATS[0], OFFERED, ToolChoice("none")) is None
     assert write_tool_grammar(FORMATS[0], (), ToolChoice("auto")) is None

@@ -18,10 +18,12 @@ class Tool:
     Attributes:
         name: what the model calls it.
         parameters: JSON schema of its arguments.
+        is_strict: a grammar must enforce all that the schema says, or be refused; else what it can.
     """
 
     name: str
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    is_strict: bool = False
 
     def types_of(self, parameter: str) -> frozenset[str]:
         """The JSON types that a parameter may have; none where the schema does not say."""
@@ -64,7 +66,8 @@ def read_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[Tool, ...]:
             raise _error(f"{field_name}.parameters", "must be a JSON schema, which is an object")
         if parameters and parameters.get("type", "object") != "object":
             raise _error(f"{field_name}.parameters.type", f"must be 'object', not {parameters['type']!r}")
-        found[name] = Tool(name, parameters) if parameters else Tool(name)
+        is_strict = function.get("strict") is True
+        found[name] = Tool(name, parameters, is_strict) if parameters else Tool(name, is_strict=is_strict)
     return tuple(found.values())
 
 

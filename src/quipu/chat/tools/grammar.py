@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quipu.chat.tools.definitions import Tool, ToolChoice
 from quipu.chat.tools.format import ToolFormat
 from quipu.chat.tools.lark import Lark
+from quipu.chat.tools.schemas import softened
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,11 @@ def write_tool_grammar(
         prompt: the rendered prompt.
         reasoning: how the answer may begin; None: without reasoning.
     """
-    allowed = [tool for tool in tools if not choice.name or tool.name == choice.name]
+    allowed = [
+        tool if tool.is_strict else replace(tool, parameters=softened(tool.parameters))
+        for tool in tools
+        if not choice.name or tool.name == choice.name
+    ]
     if choice.mode == "none" or not allowed:
         return None
     lark = Lark(token_ids)

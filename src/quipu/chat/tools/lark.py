@@ -7,9 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Models write JSON with a space here and a line end there. Without a limit a small model can lose itself in them.
-_JSON_SPACE = r"[ \n\t]{1,40}"
-
 
 class Lark:
     """Collects the rules of a grammar.
@@ -58,8 +55,7 @@ class Lark:
 
     def json(self, schema: Mapping[str, Any]) -> str:
         """JSON that fits a schema."""
-        guided = {**schema, "x-guidance": {"whitespace_pattern": _JSON_SPACE}}
-        return f"%json {json.dumps(guided, ensure_ascii=False)}"
+        return f"%json {json.dumps(schema, ensure_ascii=False)}"
 
     def space(self) -> str:
         """White space, or none. A text beside it must not begin or end with any: the lexer does not go back."""

@@ -21,6 +21,7 @@ from quipu.chat.tools.values import escaped
 _PYTHON_TAG = "<|python_tag|>"
 _CODE_TOOLS = ("python", "code_interpreter", "ipython")  # the names under which callers offer an interpreter
 _END = "<|eom_id|>"
+_MAX_TRIGGERS = 64  # of one constraint
 
 
 class LlamaFormat(JsonFormat):
@@ -49,6 +50,8 @@ class LlamaFormat(JsonFormat):
 
     def triggers(self, tools: Sequence[Tool]) -> tuple[str, ...]:
         """Braces begin many answers, so only the whole name of a tool is certain."""
+        if len(tools) > _MAX_TRIGGERS:
+            return ('{"name": "',)
         return tuple(f'{{"name": {json.dumps(tool.name, ensure_ascii=False)}' for tool in tools)
 
 
