@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from quipu.chat.tools.definitions import Tool
@@ -24,6 +25,7 @@ class Output:
         self._content: list[str] = []
         self._space: list[str] = []  # white space that is dropped if a call follows
         self._calls: list[ToolCallDelta] = []
+        self._pieces: list[str] = []  # of the arguments of the last delta
 
     def add_text(self, text: str, is_end: bool = False) -> None:
         kept = text.rstrip(SPACE)
@@ -40,12 +42,18 @@ class Output:
 
     def add_call(self, delta: ToolCallDelta) -> None:
         last = self._calls[-1] if self._calls else None
-        if last is not None and last.index == delta.index and not delta.is_withdrawn:
-            self._calls[-1] = ToolCallDelta(last.index, last.id, last.name, last.arguments + delta.arguments)
-        else:
+        if last is None or last.index != delta.index or delta.is_withdrawn:
+            self._join_pieces()
             self._calls.append(delta)
+        self._pieces.append(delta.arguments)
+
+    def _join_pieces(self) -> None:
+        if self._calls:
+            self._calls[-1] = replace(self._calls[-1], arguments="".join(self._pieces))
+        self._pieces = []
 
     def take(self) -> ToolDelta:
+        self._join_pieces()
         delta = ToolDelta("".join(self._content), tuple(self._calls))
         self._content, self._calls = [], []
         return delta
@@ -83,23 +91,13 @@ class Calls:
         """
         if not name.strip():
             raise NotACallError
-        self.end_if_open()
+        assert not self._is_open, "a call begins within a call"
         if not call_id or call_id in self._ids:
             call_id = self._new_id(name)
         self._ids.add(call_id)
         self._index += 1
         self._is_open = True
         self._output.add_call(ToolCallDelta(self._index, call_id, name))
-
-    def start_known(self, name: str) -> None:
-        """A call begins, if the tool was offered.
-
-        Raises:
-            NotACallError: it was not.
-        """
-        if name not in self.tools:
-            raise NotACallError
-        self.start(name)
 
     def add(self, arguments: str) -> None:
         """A piece of the arguments of the call."""
@@ -111,9 +109,6 @@ class Calls:
         self._is_open = False
         self.num_whole += 1
         self.drop_text()
-
-    def end_if_open(self) -> None:
-        assert not self._is_open, "a call begins within a call"
 
     def drop_text(self) -> None:
         """What was read so far is no text."""
