@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.program import Backend, Recorder
+from quipu.engine.constraining import CompileConstraint, Constraining, Refusal, mask_logits
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
 from quipu.engine.pages import PageAllocator
@@ -24,7 +25,7 @@ from quipu.engine.runner import RunnableModel, Runner, weight_bytes, workspace_b
 from quipu.engine.sampler import NOT_A_NUMBER, Sampler, bias_with_forbidden, chain_steps
 from quipu.engine.scheduler import Scheduler, Work
 from quipu.engine.sequence import Chains, Detokenizer, SequenceState
-from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
+from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
 from quipu.types import Event, FinishReason, Request, SamplingParams
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
+_CONSTRAINT_WAIT_S = 0.01  # how long a step with nothing to compute waits for a constraint
 
 
 class EngineTokenizer(Protocol):
@@ -75,6 +77,7 @@ class Engine:
         ubatch_size: int = 512,
         page_size: int = 64,
         shuffle_pages: Random | None = None,
+        compile_constraint: CompileConstraint | None = None,
     ) -> None:
         """
         Args:
@@ -88,6 +91,7 @@ class Engine:
             batch_size, ubatch_size: most tokens in a step. A step is one pass, so the smaller of the two counts.
             page_size: tokens per page of the KV cache.
             shuffle_pages: hands out pages in random order; for tests.
+            compile_constraint: makes the constraints that requests ask for, in other threads; None: there are none.
 
         Raises:
             UsageError: a size is out of range.
@@ -117,6 +121,7 @@ class Engine:
         self._runner = Runner(program, backend, kv_spec, self.plan.num_pages, max_tokens)
         self._pages = PageAllocator(self.plan.num_pages, page_size, shuffle=shuffle_pages)
         self._scheduler = Scheduler(self._pages, max_tokens=max_tokens, max_outputs=max_outputs)
+        self._constraining = Constraining(compile_constraint, self.vocab_size)
         self._live: dict[str, SequenceState] = {}
         self._arrivals: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
@@ -132,7 +137,7 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._scheduler.waiting) + len(self._arrivals)
+        return len(self._scheduler.waiting) + len(self._arrivals) + self._constraining.num_compiling
 
     @property
     def num_preemptions(self) -> int:
@@ -162,6 +167,7 @@ class Engine:
             ContextLengthError: as for `check`.
         """
         self.check(request.prompt_token_ids, request.sampling)
+        self._constraining.check(request.constraint)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
         sequence = self._sequence(request)
@@ -177,6 +183,8 @@ class Engine:
         events = self.settle()
         step = self._scheduler.schedule()
         if not step:
+            if self._constraining.num_compiling and not events:
+                self._constraining.wait(_CONSTRAINT_WAIT_S)
             return events
         now_s = time.perf_counter()
         for work in step:
@@ -189,14 +197,21 @@ class Engine:
     def settle(self) -> list[Event]:
         """Let arrivals and aborts take effect without computing anything, and return the events of the latter."""
         while self._arrivals:
-            self._scheduler.add(self._arrivals.popleft())
-        events = []
+            sequence = self._arrivals.popleft()
+            if sequence.request.constraint is None:
+                self._scheduler.add(sequence)
+            else:
+                self._constraining.submit(sequence)
+        ready, refused = self._constraining.settle()
+        for sequence in ready:
+            self._scheduler.add(sequence)
+        events = [self._refuse(refusal) for refusal in refused]
         while self._aborts:
-            sequence = self._live.get(self._aborts.popleft())
-            if sequence is not None:
-                text = sequence.end(FinishReason.ABORT)
-                events.append(sequence.event((), text, time.perf_counter()))
-                self._drop(sequence)
+            aborted = self._live.get(self._aborts.popleft())
+            if aborted is not None:
+                text = aborted.end(FinishReason.ABORT)
+                events.append(aborted.event((), text, time.perf_counter()))
+                self._drop(aborted)
         return events
 
     def reset(self) -> None:
@@ -206,12 +221,18 @@ class Engine:
         for sequence in self._live.values():
             self._pages.free(sequence.table)
         self._live.clear()
+        self._constraining.reset()
         self._scheduler.running.clear()
         self._scheduler.waiting.clear()
 
+    def close(self) -> None:
+        """Drop all requests and end the threads that compile constraints."""
+        self.reset()
+        self._constraining.close()
+
     def check_integrity(self) -> None:
         """Assert that pages and requests are accounted for."""
-        queued = [*self._scheduler.running, *self._scheduler.waiting, *self._arrivals]
+        queued = [*self._scheduler.running, *self._scheduler.waiting, *self._arrivals, *self._constraining.compiling]
         assert {sequence.request_id: sequence for sequence in queued} == self._live
         assert len(queued) == len(self._live), "a request is queued twice"
         self._pages.check_integrity([sequence.table for sequence in queued])
@@ -260,13 +281,21 @@ class Engine:
         sequences = [work.sequence for work in step if work.samples]
         if not sequences:
             return {}
+        masks, refused = self._constraining.fill((sequence, ()) for sequence in sequences)
+        if masks or len(rows) != len(logits):
+            logits = logits[rows]
+        for row, sequence in enumerate(sequences):
+            if sequence in masks:
+                mask_logits(logits[row], masks[sequence][0])
         chosen = self._sampler.sample_batch(
-            logits if len(rows) == len(logits) else logits[rows],
+            logits,
             [sequence.chain for sequence in sequences],
             [sequence.history for sequence in sequences],
             np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
             np.array([sequence.num_known for sequence in sequences], dtype=np.int64),
         )
+        for refusal in refused:
+            refusal.sequence.end(FinishReason.ERROR, refusal.error)
         return dict(zip(sequences, chosen, strict=True))
 
     def _commit(self, step: list[Work], logits: NDArray[np.float32], chosen: dict[SequenceState, int]) -> list[Event]:
@@ -279,9 +308,10 @@ class Engine:
             sequence.advance(work.num_tokens)
             token_ids: tuple[int, ...] = ()
             text = ""
-            if sequence in chosen and chosen[sequence] >= 0:
+            if sequence.finish_reason is None and sequence in chosen and chosen[sequence] >= 0:
                 token_ids = (chosen[sequence],)
                 text = sequence.add_token(token_ids[0], now_s)
+                text += self._follow(sequence, token_ids)
             elif sequence in chosen:
                 text = sequence.end(FinishReason.ERROR, _sampling_error(chosen[sequence]))
             rows = logits[first_row : first_row + work.num_prompt_rows].copy() if work.num_prompt_rows else None
@@ -292,8 +322,26 @@ class Engine:
             first_row += work.num_outputs
         return events
 
+    def _follow(self, sequence: SequenceState, token_ids: tuple[int, ...]) -> str:
+        """Move the constraint on; the text that becomes final because the answer is complete, or cannot go on."""
+        try:
+            is_complete = self._constraining.accept(sequence, token_ids)
+        except EngineError as error:
+            return sequence.end(FinishReason.ERROR, str(error)) if sequence.finish_reason is None else ""
+        return sequence.end(FinishReason.STOP) if is_complete and sequence.finish_reason is None else ""
+
+    def _refuse(self, refusal: Refusal) -> Event:
+        """End a request whose constraint cannot be carried out."""
+        sequence = refusal.sequence
+        sequence.end(FinishReason.ERROR, refusal.error)
+        sequence.error_field = refusal.field
+        self._scheduler.add(sequence)
+        self._drop(sequence)
+        return sequence.event((), "", time.perf_counter())
+
     def _drop(self, sequence: SequenceState) -> None:
-        self._scheduler.remove(sequence)
+        if not self._constraining.drop(sequence):
+            self._scheduler.remove(sequence)
         del self._live[sequence.request_id]
 
 
