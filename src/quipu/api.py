@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from quipu.backends.choice import choose_backend
 from quipu.backends.program import CACHE_TYPES
 from quipu.chat import ChatTemplate, ReasoningParser
+from quipu.chat.constraints import ConstraintCompiler, heal_prompt
 from quipu.engine import (
     Engine,
     EventStream,
@@ -34,9 +35,9 @@ from quipu.errors import (
 from quipu.gguf import GGMLType, GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
-from quipu.types import ChatEvent, Completion, Event, Request, SamplingParams
+from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, SamplingParams
 
-__all__ = ["LLM", "ChatEvent", "Completion", "EventStream"]
+__all__ = ["LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream"]
 
 Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
 """Text, or token ids."""
@@ -50,6 +51,7 @@ _MOST_THREADS = 1024
 
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 
 class LLM:
@@ -104,8 +106,12 @@ class LLM:
         self._reader = GGUFReader(path)
         self.path = Path(self._reader.path)
         self._tokenizer, self._tokenizer_error = _open_tokenizer(self._reader)
+        model = load_model(self._reader)
+        self._constraints: ConstraintCompiler | None = None
+        if self._tokenizer is not None:
+            self._constraints = ConstraintCompiler(self._tokenizer, model.spec.vocab_size)
         engine = Engine(
-            load_model(self._reader),
+            model,
             choose_backend(self.threads),
             self._tokenizer,
             choose_sampler(),
@@ -114,6 +120,7 @@ class LLM:
             kv_tokens=kv_tokens,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
+            compile_constraint=self._constraints.compile if self._constraints is not None else None,
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
@@ -155,6 +162,7 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        constraint: ConstraintSpec | None = None,
     ) -> Completion: ...
 
     @overload
@@ -165,6 +173,7 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> list[Completion]: ...
 
     @overload
@@ -175,6 +184,7 @@ class LLM:
         *,
         stream: Literal[True],
         parse_special: bool = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> EventStream[Event]: ...
 
     def generate(
@@ -184,6 +194,7 @@ class LLM:
         *,
         stream: bool = False,
         parse_special: bool = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> Completion | list[Completion] | EventStream[Event]:
         """Continue a text, or a list of texts that are computed together.
 
@@ -193,16 +204,24 @@ class LLM:
             sampling: how tokens are chosen; for a list also one for each prompt. None: `default_sampling`.
             stream: return an iterator over events instead of waiting for the end.
             parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
+            constraint: what the text must look like; for a list also one for each prompt. Where the prompt is text that
+                ends inside of a token, its end is written again as part of that token.
 
         Raises:
-            InvalidRequestError: the prompt is empty, or something in it is out of range.
+            InvalidRequestError: the prompt is empty, something in it is out of range, or the constraint cannot be
+                carried out.
             ContextLengthError: the prompt leaves no room for a token in the context.
             TokenizerError: the prompt is text, and the file has no usable vocabulary.
             EngineError: the request failed. In a list it does not raise: its finish_reason is ERROR.
         """
         is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
-        prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
-        events = self._submit(prompts, sampling, lambda event: event)
+        items = cast(Prompts, prompt) if is_batch else [prompt]
+        prompts = [self._encode(item, parse_special) for item in items]
+        constraints = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
+        if any(constraints):
+            healed = [self._heal(*each) for each in zip(items, prompts, constraints, strict=True)]
+            prompts, constraints = [ids for ids, _ in healed], [one for _, one in healed]
+        events = self._submit(prompts, sampling, lambda event: event, constraints=constraints)
         if stream:
             return events
         completions = _fold(events)
@@ -216,6 +235,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[False] = False,
+        constraint: ConstraintSpec | None = None,
         **variables: Any,
     ) -> Completion: ...
 
@@ -227,6 +247,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[False] = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> list[Completion]: ...
 
@@ -238,6 +259,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[True],
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> EventStream[ChatEvent]: ...
 
@@ -248,6 +270,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         stream: bool = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> Completion | list[Completion] | EventStream[ChatEvent]:
         """Answer a conversation, or a list of conversations that are computed together.
@@ -257,6 +280,8 @@ class LLM:
             sampling: as for `generate`.
             tools: descriptions of functions, for templates that show them to the model.
             stream: return an iterator over events instead of waiting for the end.
+            constraint: what the answer must look like; for a list also one for each conversation. Where the template
+                has the model think first, it holds from the end of that on.
             variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
                 of `ChatTemplate.render`.
 
@@ -272,8 +297,12 @@ class LLM:
         parsers = [template.reasoning_parser(prompt.text) for prompt in rendered]
         shown = [self._tokens_shown(parser.markers) for parser in parsers]
         answers = [_Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
+        given = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
+        constraints = [_after_reasoning(one, parser) for one, parser in zip(given, parsers, strict=True)]
         by_id: dict[str, _Answer] = {}
-        events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown)
+        events = self._submit(
+            prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown, constraints
+        )
         by_id.update(zip(events.request_ids, answers, strict=True))
         if stream:
             return events
@@ -286,17 +315,22 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         translate: Callable[[Event], E],
         shown: Sequence[Mapping[int, str]] = (),
+        constraints: Sequence[ConstraintSpec | None] = (),
     ) -> EventStream[E]:
         shared = self._open_engine()
         requests = []
         if sampling is None:
             sampling = self.default_sampling
-        each = zip(prompts, _for_each(sampling, len(prompts)), shown or [{}] * len(prompts), strict=True)
-        for token_ids, one, shown_tokens in each:
+        num_prompts = len(prompts)
+        samplings = _for_each(sampling, num_prompts, SamplingParams, "sampling")
+        each = zip(prompts, samplings, shown or [{}] * num_prompts, constraints or [None] * num_prompts, strict=True)
+        for token_ids, one, shown_tokens, constraint in each:
             request_id = shared.new_id()
             if one.seed is None and self._seed is not None:
                 one = dataclasses.replace(one, seed=self._seed + int(request_id) - 1)
-            requests.append(Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens))
+            requests.append(
+                Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens, constraint=constraint)
+            )
         return EventStream(shared, shared.submit(requests), [request.request_id for request in requests], translate)
 
     # --- tokens ------------------------------------------------------------------------------------------------------
@@ -362,6 +396,14 @@ class LLM:
             return _whole_numbers(prompt)
         token_ids = self.tokenizer.encode(prompt, parse_special=parse_special)
         return _without_second_bos(token_ids, self.tokenizer)
+
+    def _heal(
+        self, prompt: Any, token_ids: Sequence[int], constraint: ConstraintSpec | None
+    ) -> tuple[Sequence[int], ConstraintSpec | None]:
+        """A prompt that was given as text, without the end that the model should write as part of a longer token."""
+        if constraint is None or not isinstance(prompt, str) or self._constraints is None:
+            return token_ids, constraint
+        return heal_prompt(token_ids, constraint, self._constraints)
 
     def _encode_chat(self, text: str) -> Sequence[int]:
         """A rendered conversation as tokens. Templates write BOS or leave it to the tokenizer: it comes once."""
@@ -438,6 +480,7 @@ class _Answer:
             warnings,
             event.seed,
             event.error,
+            event.error_field,
             reasoning=reasoning,
         )
 
@@ -456,15 +499,26 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
 
 
-def _for_each(sampling: SamplingParams | Sequence[SamplingParams], num_prompts: int) -> Sequence[SamplingParams]:
-    if isinstance(sampling, SamplingParams):
-        return [sampling] * num_prompts
-    if len(sampling) != num_prompts:
+def _for_each(given: T | Sequence[T], num_prompts: int, kind: type[Any], field: str) -> Sequence[T]:
+    """One for every prompt: what was given for all of them, or for each."""
+    if given is None or isinstance(given, kind):
+        return [cast(T, given)] * num_prompts
+    each = cast(Sequence[T], given)
+    if not _is_list(each) or not all(one is None or isinstance(one, kind) for one in each):
+        raise InvalidRequestError(f"{field} must be a {kind.__name__}, or one for each prompt", field=field)
+    if len(each) != num_prompts:
         raise InvalidRequestError(
-            f"there are {len(sampling)} sampling parameters for {num_prompts} prompts; give one, or one for each",
-            field="sampling",
+            f"{field}: {len(each)} are given for {num_prompts} prompts; give one, or one for each", field=field
         )
-    return sampling
+    return each
+
+
+def _after_reasoning(constraint: ConstraintSpec | None, parser: ReasoningParser) -> ConstraintSpec | None:
+    """The constraint, from the end of the reasoning on where the prompt has begun it."""
+    triggers = parser.answer_triggers
+    if constraint is None or constraint.triggers or not triggers:
+        return constraint
+    return dataclasses.replace(constraint, triggers=triggers, is_required=True, leading_whitespace=True)
 
 
 def _whole_numbers(token_ids: Any) -> tuple[int, ...]:

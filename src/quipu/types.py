@@ -181,7 +181,7 @@ class ConstraintKind(StrEnum):
 class Whitespace(StrEnum):
     """Where constrained JSON may have whitespace."""
 
-    FLEXIBLE = "flexible"  # between all tokens of JSON, a bounded run each
+    FLEXIBLE = "flexible"  # a space, or a line break and indentation, between any two symbols
     COMPACT = "compact"  # nowhere
 
 
@@ -194,6 +194,7 @@ class ConstraintSpec:
         source: the schema as JSON text, the regular expression, the choices as a JSON list, or the grammar.
         triggers: strings or token ids. Where there are any, the answer is free until the first of them appears, and
             constrained from there on.
+        is_required: where there are triggers, the answer must not end before one of them.
         includes_trigger: the constraint describes the trigger too, not only what follows it.
         whitespace: where JSON may have whitespace.
         leading_whitespace: whitespace may come before the constrained text.
@@ -205,6 +206,7 @@ class ConstraintSpec:
     kind: ConstraintKind
     source: str = ""
     triggers: tuple[str | int, ...] = ()
+    is_required: bool = False
     includes_trigger: bool = False
     whitespace: Whitespace = Whitespace.FLEXIBLE
     leading_whitespace: bool = False

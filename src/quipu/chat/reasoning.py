@@ -91,6 +91,11 @@ class ReasoningParser(ABC):
     def markers(self) -> tuple[str, ...]:
         """Texts that must not be hidden when tokens are decoded, although they may be special tokens."""
 
+    @property
+    @abstractmethod
+    def answer_triggers(self) -> tuple[str, ...]:
+        """The texts, one of which comes before the answer; none where the answer may begin at once."""
+
     @abstractmethod
     def append(self, text: str) -> ReasoningDelta:
         """Take more text; returns what became certain. What may be the beginning of a tag is held back."""
@@ -142,6 +147,10 @@ class TagParser(ReasoningParser):
     def markers(self) -> tuple[str, ...]:
         tags = [tag for family in self._families for tag in (family.opening, family.closing, *family.dropped)]
         return (*tags, *(tag for pair in self._wrappers for tag in pair))
+
+    @property
+    def answer_triggers(self) -> tuple[str, ...]:
+        return () if self._inside is None else (self._inside.closing,)
 
     def append(self, text: str) -> ReasoningDelta:
         self._buffer += text
@@ -284,6 +293,13 @@ class HarmonyParser(ReasoningParser):
     @property
     def markers(self) -> tuple[str, ...]:
         return (_START, _CHANNEL, _MESSAGE, _CONSTRAIN, *_ENDS)
+
+    @property
+    def answer_triggers(self) -> tuple[str, ...]:
+        if not self._in_header and not self._is_reasoning:
+            return ()
+        kinds = ("", f"{_CONSTRAIN}json", f" {_CONSTRAIN}json")
+        return tuple(f"{_CHANNEL}final{kind}{_MESSAGE}" for kind in kinds)
 
     def append(self, text: str) -> ReasoningDelta:
         self._buffer += text

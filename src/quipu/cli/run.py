@@ -35,7 +35,7 @@ def run(options: RunOptions) -> int:
     screen = Screen(sys.stdout, sys.stderr, colour=options.color, show_reasoning=not options.hide_thinking)
     # Everything that can be wrong with the command line is found before the model is loaded.
     options.sampling_params()
-    arguments, template = options.llm_arguments(), options.template()
+    arguments, template, constraint = options.llm_arguments(), options.template(), options.constraint()
     path = resolve_model(name)
     with GGUFReader(path) as reader:
         facts, shards = describe_model(reader), reader.shards
@@ -55,6 +55,7 @@ def run(options: RunOptions) -> int:
         for line in llm.warnings if not options.json else ():
             screen.warn(line)
         conversation: Conversation = TextConversation(llm) if raw else ChatConversation(llm)
+        conversation.constraint = constraint
         system = options.system_text()
         if system is not None:
             conversation.set_system(system)

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from quipu.cli.constraint_options import ConstraintOptions
 from quipu.cli.load_options import LoadOptions
 from quipu.cli.sampling_options import SamplingOptions
 from quipu.cli.texts import checked_text, read_text, unescape
@@ -33,7 +34,7 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(SamplingOptions, LoadOptions):
+class RunOptions(ConstraintOptions, SamplingOptions, LoadOptions):
     """Everything that can follow `quipu run`."""
 
     words: Annotated[

@@ -103,7 +103,8 @@ class Constraining:
     def submit(self, sequence: SequenceState) -> None:
         """Begin to compile the constraint of a request that has one."""
         spec = sequence.request.constraint
-        assert spec is not None and self._compile is not None
+        assert spec is not None, "only constrained requests come here"
+        assert self._compile is not None, "`check` refuses them"
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="constraints")
         self._compiling[sequence] = self._threads.submit(self._compile, spec)

@@ -27,7 +27,7 @@ from quipu.engine.scheduler import Scheduler, Work
 from quipu.engine.sequence import Chains, Detokenizer, SequenceState
 from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
-from quipu.types import Event, FinishReason, Request, SamplingParams
+from quipu.types import ConstraintSpec, Event, FinishReason, Request, SamplingParams
 
 if TYPE_CHECKING:
     from random import Random
@@ -143,11 +143,17 @@ class Engine:
     def num_preemptions(self) -> int:
         return self._scheduler.num_preemptions
 
-    def check(self, prompt_token_ids: Sequence[int], sampling: SamplingParams) -> None:
-        """Refuse what could never be carried out.
+    def check(
+        self,
+        prompt_token_ids: Sequence[int],
+        sampling: SamplingParams,
+        constraint: ConstraintSpec | None = None,
+    ) -> None:
+        """Refuse what could never be carried out. Whether a constraint can be is found when it is compiled.
 
         Raises:
-            InvalidRequestError: the prompt is empty, or a token id is not in the vocabulary.
+            InvalidRequestError: the prompt is empty, a token id is not in the vocabulary, or there is a constraint and
+                the engine has no vocabulary.
             ContextLengthError: the prompt leaves no room for a token in the context.
         """
         if len(prompt_token_ids) == 0:
@@ -155,6 +161,7 @@ class Engine:
         self._check_ids("prompt", prompt_token_ids)
         self._check_ids("logit_bias", tuple(sampling.logit_bias))
         self._check_ids("stop_token_ids", sampling.stop_token_ids)
+        self._constraining.check(constraint)
         room_for_token = 0 if sampling.max_tokens == 0 else 1
         if len(prompt_token_ids) + room_for_token > self.ctx_size:
             raise ContextLengthError(len(prompt_token_ids), self.ctx_size)
@@ -166,8 +173,7 @@ class Engine:
             InvalidRequestError: as for `check`, or the id is in use.
             ContextLengthError: as for `check`.
         """
-        self.check(request.prompt_token_ids, request.sampling)
-        self._constraining.check(request.constraint)
+        self.check(request.prompt_token_ids, request.sampling, request.constraint)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
         sequence = self._sequence(request)
@@ -190,8 +196,8 @@ class Engine:
         for work in step:
             work.sequence.started_s = work.sequence.started_s or now_s
         logits = self._runner.forward(step)
-        chosen = self._sample(step, logits)
-        events += self._commit(step, logits, chosen)
+        chosen, errors = self._sample(step, logits)
+        events += self._commit(step, logits, chosen, errors)
         return events
 
     def settle(self) -> list[Event]:
@@ -274,13 +280,15 @@ class Engine:
             arrival_s=time.perf_counter(),
         )
 
-    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> dict[SequenceState, int]:
-        """A token, or a negative code, for every sequence whose known tokens are all computed after this step."""
+    def _sample(
+        self, step: list[Work], logits: NDArray[np.float32]
+    ) -> tuple[dict[SequenceState, int], dict[SequenceState, str]]:
+        """A token, or what went wrong, for every sequence whose known tokens are all computed after this step."""
         last_rows = np.cumsum([work.num_outputs for work in step]) - 1
         rows = [row for row, work in zip(last_rows.tolist(), step, strict=True) if work.samples]
         sequences = [work.sequence for work in step if work.samples]
         if not sequences:
-            return {}
+            return {}, {}
         masks, refused = self._constraining.fill((sequence, ()) for sequence in sequences)
         if masks or len(rows) != len(logits):
             logits = logits[rows]
@@ -294,11 +302,18 @@ class Engine:
             np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
             np.array([sequence.num_known for sequence in sequences], dtype=np.int64),
         )
-        for refusal in refused:
-            refusal.sequence.end(FinishReason.ERROR, refusal.error)
-        return dict(zip(sequences, chosen, strict=True))
+        pairs = list(zip(sequences, chosen, strict=True))
+        errors = {sequence: _sampling_error(token_id) for sequence, token_id in pairs if token_id < 0}
+        errors |= {refusal.sequence: refusal.error for refusal in refused}
+        return {sequence: token_id for sequence, token_id in pairs if sequence not in errors}, errors
 
-    def _commit(self, step: list[Work], logits: NDArray[np.float32], chosen: dict[SequenceState, int]) -> list[Event]:
+    def _commit(
+        self,
+        step: list[Work],
+        logits: NDArray[np.float32],
+        chosen: dict[SequenceState, int],
+        errors: dict[SequenceState, str],
+    ) -> list[Event]:
         """Advance every sequence of the step, and report what is new."""
         now_s = time.perf_counter()
         events = []
@@ -308,12 +323,12 @@ class Engine:
             sequence.advance(work.num_tokens)
             token_ids: tuple[int, ...] = ()
             text = ""
-            if sequence.finish_reason is None and sequence in chosen and chosen[sequence] >= 0:
+            if sequence in chosen:
                 token_ids = (chosen[sequence],)
                 text = sequence.add_token(token_ids[0], now_s)
                 text += self._follow(sequence, token_ids)
-            elif sequence in chosen:
-                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen[sequence]))
+            elif sequence in errors:
+                text = sequence.end(FinishReason.ERROR, errors[sequence])
             rows = logits[first_row : first_row + work.num_prompt_rows].copy() if work.num_prompt_rows else None
             if token_ids or rows is not None or sequence.finish_reason is not None:
                 events.append(sequence.event(token_ids, text, now_s, rows))
@@ -324,19 +339,20 @@ class Engine:
 
     def _follow(self, sequence: SequenceState, token_ids: tuple[int, ...]) -> str:
         """Move the constraint on; the text that becomes final because the answer is complete, or cannot go on."""
+        if sequence.finish_reason is FinishReason.STOP:
+            return ""
         try:
             is_complete = self._constraining.accept(sequence, token_ids)
         except EngineError as error:
-            return sequence.end(FinishReason.ERROR, str(error)) if sequence.finish_reason is None else ""
-        return sequence.end(FinishReason.STOP) if is_complete and sequence.finish_reason is None else ""
+            return sequence.end(FinishReason.ERROR, str(error))
+        return sequence.end(FinishReason.STOP) if is_complete else ""
 
     def _refuse(self, refusal: Refusal) -> Event:
-        """End a request whose constraint cannot be carried out."""
+        """End a request whose constraint cannot be carried out. The scheduler never had it."""
         sequence = refusal.sequence
         sequence.end(FinishReason.ERROR, refusal.error)
         sequence.error_field = refusal.field
-        self._scheduler.add(sequence)
-        self._drop(sequence)
+        del self._live[sequence.request_id]
         return sequence.event((), "", time.perf_counter())
 
     def _drop(self, sequence: SequenceState) -> None:

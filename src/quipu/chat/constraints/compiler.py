@@ -106,7 +106,9 @@ class ConstraintCompiler:
         if problem:
             raise InvalidRequestError(f"{spec.field}: {problem}", field=spec.field)
         if probe.is_stopped() and not probe.is_accepting():
-            raise InvalidRequestError(f"{spec.field} matches no text at all; nothing could be answered", field=spec.field)
+            raise InvalidRequestError(
+                f"{spec.field} matches no text at all; nothing could be answered", field=spec.field
+            )
         return _Compiled(matcher, self._triggers(spec) if spec.triggers else None)
 
     def _matcher(self, source: str) -> LLMatcher:
@@ -123,7 +125,7 @@ class ConstraintCompiler:
             if isinstance(trigger, int):
                 if trigger >= self._vocab_size:
                     raise InvalidRequestError(
-                        f"{spec.field}.triggers: token id {trigger} is outside the vocabulary of {self._vocab_size} tokens",
+                        f"{spec.field}.triggers: token id {trigger} is not among the model's {self._vocab_size} tokens",
                         field=spec.field,
                     )
                 ids.add(trigger)
@@ -134,7 +136,7 @@ class ConstraintCompiler:
             else:
                 texts.append(trigger.encode("utf-8", "replace"))
         across = tokens_across(texts, self.vocabulary)
-        return Triggers(tuple(texts), frozenset(ids), spec.includes_trigger, across)
+        return Triggers(tuple(texts), frozenset(ids), spec.includes_trigger, spec.is_required, across)
 
 
 def _problem_of(matcher: LLMatcher) -> str:

@@ -45,7 +45,7 @@ def find_culprit(schema: NormalSchema, problem_of: Callable[[Schema], str]) -> C
 
 def _inner_parts(schema: NormalSchema, part: Schema) -> list[Schema]:
     """What is inside, `false` aside: on its own it is refused, inside it may be meant."""
-    inner = [item for item in parts_of(part) if item is not False]
+    inner: list[Schema] = [item for item in parts_of(part) if item is not False]
     if not isinstance(part, bool) and "$ref" in part:
         inner.append(schema.definitions[part["$ref"].removeprefix(DEFINITION)])
     return inner

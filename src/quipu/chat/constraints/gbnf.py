@@ -90,8 +90,10 @@ def _split(name: str, node: Node, is_right: bool) -> tuple[list[Node], list[Node
         split = _split(name, edge, is_right)
         if split is None:
             return None
-        join = (lambda part: sequence([*rest, part])) if is_right else (lambda part: sequence([part, *rest]))
-        return [join(part) for part in split[0]], [join(part) for part in split[1]]
+        loops, exits = split
+        if is_right:
+            return [sequence([*rest, part]) for part in loops], [sequence([*rest, part]) for part in exits]
+        return [sequence([part, *rest]) for part in loops], [sequence([part, *rest]) for part in exits]
     return None if name in mentioned(node) else ([], [node])
 
 

@@ -278,7 +278,9 @@ class _Parser:
             self._position += 1
             return ord(_ESCAPES[kind])
         if not kind or kind not in _HEX_DIGITS:
-            self._fail("unknown escape; there are \\n \\r \\t \\\\ \\\" \\[ \\] \\xHH \\uHHHH \\UHHHHHHHH", self._position - 1)
+            self._fail(
+                'unknown escape; there are \\n \\r \\t \\\\ \\" \\[ \\] \\xHH \\uHHHH \\UHHHHHHHH', self._position - 1
+            )
         count = _HEX_DIGITS[kind]
         digits = self._text[self._position + 1 : self._position + 1 + count]
         if not re.fullmatch(f"[0-9A-Fa-f]{{{count}}}", digits):

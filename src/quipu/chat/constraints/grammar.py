@@ -6,18 +6,19 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from quipu.chat.constraints.conjunction import circular_path, most_patterns
 from quipu.chat.constraints.culprit import find_culprit
 from quipu.chat.constraints.finiteness import endless_path
 from quipu.chat.constraints.gbnf import gbnf_to_lark
 from quipu.chat.constraints.lark import checked_lark
 from quipu.chat.constraints.limits import ConstraintLimits
 from quipu.chat.constraints.regex import check_regex, escaped
-from quipu.chat.constraints.schema import Schema, normalize_schema
+from quipu.chat.constraints.schema import NormalSchema, Schema, normalize_schema
 from quipu.chat.constraints.schema_text import parse_json
 from quipu.errors import InvalidRequestError
 from quipu.types import ConstraintKind, ConstraintSpec, Whitespace
 
-_WHITESPACE = r"[\x20\x0A\x0D\x09]"
+_LEADING_WHITESPACE = r"/[\x20\x0A\x0D\x09]{0,8}/ "
 
 # Escapes with \u would let the model write one key in several ways, and so pass by the schema of a property.
 _ESCAPES = 'nrbtf\\"'
@@ -42,11 +43,13 @@ def grammar_source(spec: ConstraintSpec, limits: ConstraintLimits, problem_of: C
     try:
         spec.source.encode()
     except UnicodeEncodeError:
-        raise InvalidRequestError(f"{spec.field} is not valid Unicode: it has half a character", field=spec.field) from None
+        raise InvalidRequestError(
+            f"{spec.field} is not valid Unicode: it has half a character", field=spec.field
+        ) from None
     body = _body(spec, limits, problem_of)
     head = json.dumps(spec.prefix) + " " if spec.prefix else ""
     if spec.leading_whitespace:
-        head += f"/{_WHITESPACE}{{0,{limits.whitespace}}}/ "
+        head += _LEADING_WHITESPACE
     if not head:
         return json.dumps({"grammars": [body]})
     return json.dumps({"grammars": [{"lark_grammar": f"start: {head}@body"}, {**body, "name": "body"}]})
@@ -76,23 +79,18 @@ def _with_options(schema: Schema, spec: ConstraintSpec, limits: ConstraintLimits
     """The schema with what it says to the library about spaces and escapes."""
     options: dict[str, Any] = {"json_allowed_escapes": _ESCAPES, "whitespace_flexible": False}
     if spec.whitespace is Whitespace.FLEXIBLE:
-        options["whitespace_pattern"] = f"{_WHITESPACE}{{1,{limits.whitespace}}}"
+        # One space, or a new line and its indentation: more would only let a model ramble.
+        options["whitespace_pattern"] = f" |\\r?\\n[ \\t]{{0,{limits.indentation}}}"
     if isinstance(schema, bool):
         schema = {} if schema else {"allOf": [False]}
     return {**schema, "x-guidance": options}
 
 
-def _schema_grammar(
-    spec: ConstraintSpec, limits: ConstraintLimits, problem_of: Callable[[str], str]
-) -> dict[str, Any]:
+def _schema_grammar(spec: ConstraintSpec, limits: ConstraintLimits, problem_of: Callable[[str], str]) -> dict[str, Any]:
     schema = normalize_schema(parse_json(spec.source, spec.field), limits, spec.field)
-    endless = endless_path(schema)
-    if endless is not None:
-        raise InvalidRequestError(
-            f"{spec.field}: at {endless}: the schema demands itself inside itself, so no value of finite size fits it; "
-            "make one of the properties on the way optional",
-            field=spec.field,
-        )
+    problem = _structural_problem(schema, limits)
+    if problem:
+        raise InvalidRequestError(f"{spec.field}: {problem}", field=spec.field)
 
     def problem_of_schema(part: Schema) -> str:
         return problem_of(json.dumps({"grammars": [_json_grammar(part, spec, limits)]}))
@@ -101,6 +99,26 @@ def _schema_grammar(
         path, problem = find_culprit(schema, problem_of_schema)
         raise InvalidRequestError(f"{spec.field}: at {path}: {problem}", field=spec.field)
     return _json_grammar(schema.document(), spec, limits)
+
+
+def _structural_problem(schema: NormalSchema, limits: ConstraintLimits) -> str:
+    """What the library would follow without end, or nearly so; "" if there is nothing."""
+    path = circular_path(schema)
+    if path is not None:
+        return f"at {path}: the schema refers to itself for the same value; refer to it for a property or an item"
+    path = endless_path(schema)
+    if path is not None:
+        return (
+            f"at {path}: the schema demands itself inside itself, so no value of finite size fits it; make one of the "
+            "properties on the way optional"
+        )
+    num_patterns, path = most_patterns(schema)
+    if num_patterns > limits.patterns:
+        return (
+            f"at {path}: one string has {num_patterns} patterns and formats to match at once but may have "
+            f"{limits.patterns}; join them into fewer"
+        )
+    return ""
 
 
 def _choices(spec: ConstraintSpec, limits: ConstraintLimits) -> str:

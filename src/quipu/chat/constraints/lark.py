@@ -40,7 +40,8 @@ def checked_lark(
         if attribute is not None:
             line = grammar.count("\n", 0, rule.start()) + 1
             raise InvalidRequestError(
-                f"{field}: line {line}: the attribute {attribute[1]}= is not supported; use lazy or suffix=", field=field
+                f"{field}: line {line}: the attribute {attribute[1]}= is not supported; use lazy or suffix=",
+                field=field,
             )
     parts = []
     position = 0

@@ -15,9 +15,11 @@ class ConstraintLimits:
         source_bytes: bytes of a schema, grammar or expression, as UTF-8.
         nesting: depth of a schema, of brackets in a grammar or expression.
         subschemas: schemas inside a schema, each counted once however often it is referred to.
+        patterns: regular expressions that one string may have to match at once: checking that some string matches them
+            all takes time that doubles with each.
         enum_values: values in all `enum`s of a schema, or choices of a list.
         repetitions: largest count in a regular expression or grammar, largest `maxItems` and `maxLength`.
-        whitespace: longest run of whitespace inside JSON.
+        indentation: most spaces or tabs at the beginning of a line of JSON.
         initial_fuel: steps for building the expressions of a grammar; some 50,000 take a millisecond.
         step_fuel: steps of the lexer for one mask; some 14,000 take a millisecond.
         step_items: items of the parser for one mask; some 20,000 take a millisecond.
@@ -28,9 +30,10 @@ class ConstraintLimits:
     source_bytes: int = 256 << 10
     nesting: int = 64
     subschemas: int = 10_000
+    patterns: int = 6
     enum_values: int = 5_000
     repetitions: int = 10_000
-    whitespace: int = 64
+    indentation: int = 40
     initial_fuel: int = 2_000_000
     step_fuel: int = 400_000
     step_items: int = 50_000

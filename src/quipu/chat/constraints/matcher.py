@@ -41,8 +41,8 @@ class GrammarConstraint:
 
         Args:
             drafts: token ids that may be chosen next, one after the other.
-            masks: int32 [len(drafts) + 1, ceil(vocabulary / 32)], C order. Bit t % 32 of word t // 32 is set where token
-                t is allowed.
+            masks: int32 [len(drafts) + 1, ceil(vocabulary / 32)], C order. Bit t % 32 of word t // 32 is set where
+                token t is allowed.
 
         Returns:
             k, how many of the drafts are allowed. Rows 0 ... k are written, those after them are not.
@@ -50,7 +50,9 @@ class GrammarConstraint:
         Raises:
             EngineError: the grammar has become too complex to follow.
         """
-        assert masks.dtype == np.int32 and masks.flags.c_contiguous and len(masks) > len(drafts)
+        assert masks.dtype == np.int32
+        assert masks.flags.c_contiguous
+        assert len(masks) > len(drafts)
         num_taken = 0
         try:
             for row, mask in enumerate(masks[: len(drafts) + 1]):
@@ -101,7 +103,9 @@ class GrammarConstraint:
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
         self._check()
         if self._matcher.is_stopped() and not self._matcher.is_accepting():
-            raise EngineError("the constraint came to a dead end: no text can follow; check its grammar for endless rules")
+            raise EngineError(
+                "the constraint came to a dead end: no text can follow; check its grammar for endless rules"
+            )
 
     def _consume(self, token_id: int) -> None:
         self._matcher.consume_token(token_id)

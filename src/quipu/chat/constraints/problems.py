@@ -6,12 +6,18 @@ import re
 
 # (what a message contains, what it means to the author of the constraint)
 _SENTENCES = (
-    ("oneOf constraints are not supported", "the schemas of \"oneOf\" may overlap; tell them apart by a required "
-     "property with a different \"const\" in each, or use \"anyOf\""),
-    ("circular references with sibling keys", "a recursive \"$ref\" cannot have other keywords beside it"),
-    ("only supported when all keys listed", "\"minProperties\" and \"maxProperties\" cannot be enforced beside optional "
-     "\"properties\""),
-    ("are not disjoint", "the expressions of \"patternProperties\" may match the same key; make them exclusive"),
+    ("NoExtension", "there is no text at all that could come next; look for a rule that never ends"),
+    (
+        "oneOf constraints are not supported",
+        'the schemas of "oneOf" may overlap; tell them apart by a required '
+        'property with a different "const" in each, or use "anyOf"',
+    ),
+    ("circular references with sibling keys", 'a recursive "$ref" cannot have other keywords beside it'),
+    (
+        "only supported when all keys listed",
+        '"minProperties" and "maxProperties" cannot be enforced beside optional "properties"',
+    ),
+    ("are not disjoint", 'the expressions of "patternProperties" may match the same key; make them exclusive'),
     ("look-around", "look-ahead, look-behind and \\b in regular expressions cannot be enforced"),
     ("lookarounds", "look-ahead, look-behind and \\b in regular expressions cannot be enforced"),
     ("backreferences", "back references in regular expressions cannot be enforced"),

@@ -289,7 +289,9 @@ class _Normalizer:
         if isinstance(required, list) and len({str(name) for name in required}) >= count:
             return {}
         if count > 1:
-            self._fail(path, '"minProperties" above 1 cannot be enforced, because a key may be repeated; use "required"')
+            self._fail(
+                path, '"minProperties" above 1 cannot be enforced, because a key may be repeated; use "required"'
+            )
         return {"minProperties": count}
 
     def _bound(self, keyword: str, exclusive: str) -> Callable[[Any, str, Mapping[str, Any]], dict[str, Any]]:

@@ -16,15 +16,17 @@ class Triggers(NamedTuple):
     """What ends the free text.
 
     Attributes:
-        texts: as UTF-8, none of them empty.
-        token_ids: tokens, such as control tokens, which have no text.
+        texts: as UTF-8, none of them empty. They may have the texts of control tokens in them.
+        token_ids: tokens that are triggers by themselves.
         is_included: the grammar describes the trigger too.
+        is_required: the answer must not end before a trigger.
         across: tokens with a whole trigger in them and more after it.
     """
 
     texts: tuple[bytes, ...]
     token_ids: frozenset[int]
     is_included: bool
+    is_required: bool
     across: tuple[int, ...]
 
 
@@ -33,7 +35,8 @@ def tokens_across(texts: Sequence[bytes], vocabulary: GrammarVocabulary) -> tupl
     found = []
     for token in range(vocabulary.size):
         data = vocabulary.token_bytes(token)
-        if any(text in data and not data.endswith(text) for text in texts):
+        ends = [start + len(text) for text in texts if (start := data.find(text)) >= 0]
+        if ends and min(ends) < len(data):
             found.append(token)
     return tuple(found)
 
@@ -133,9 +136,7 @@ class LazyConstraint:
         return constraint
 
     def _next_tail(self, tail: bytes, token_id: int) -> bytes:
-        data = self._vocabulary.token_bytes(token_id)
-        if not data:
-            return b""  # a control token stands between two texts
+        data = self._vocabulary.tokens[token_id]
         return (tail + data)[-(self._longest - 1) :] if self._longest > 1 else b""
 
     def _rest_after(self, tail: bytes, token_id: int) -> list[int] | None:
@@ -143,7 +144,7 @@ class LazyConstraint:
         triggers = self._triggers
         if token_id in triggers.token_ids:
             return [token_id] if triggers.is_included else []
-        text = tail + self._vocabulary.token_bytes(token_id)
+        text = tail + self._vocabulary.tokens[token_id]
         found = [(start + len(trigger), start) for trigger in triggers.texts if (start := text.find(trigger)) >= 0]
         if not found:
             return None
@@ -165,8 +166,8 @@ class LazyConstraint:
             for length in range(1, min(len(tail), len(trigger) - 1) + 1):
                 if tail.endswith(trigger[:length]):
                     candidates.update(self._vocabulary.extensions_of(trigger[length:]))
-        refused = []
-        for token in candidates:
+        refused = list(self._vocabulary.end_ids - self._triggers.token_ids) if self._triggers.is_required else []
+        for token in candidates - set(refused):
             rest = self._rest_after(tail, token)
             if rest is not None and self._started(rest) is None:
                 refused.append(token)
