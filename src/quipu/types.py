@@ -181,6 +181,7 @@ class ConstraintKind(StrEnum):
 class Whitespace(StrEnum):
     """Where constrained JSON may have whitespace."""
 
+    LINE = "line"  # a space after a comma or a colon
     FLEXIBLE = "flexible"  # a space, or a line break and indentation, between any two symbols
     COMPACT = "compact"  # nowhere
 
@@ -208,7 +209,7 @@ class ConstraintSpec:
     triggers: tuple[str | int, ...] = ()
     is_required: bool = False
     includes_trigger: bool = False
-    whitespace: Whitespace = Whitespace.FLEXIBLE
+    whitespace: Whitespace = Whitespace.LINE
     leading_whitespace: bool = False
     prefix: str = ""
     field: str = "constraint"

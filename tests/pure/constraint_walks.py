@@ -12,10 +12,52 @@ from quipu.types import ConstraintSpec
 
 BOS, END, OTHER_END, CALL = 256, 257, 258, 259
 _CONTROL = {BOS: b"<bos>", END: b"<end>", OTHER_END: b"<end2>", CALL: b"<call>"}
-_WORDS = (
-    '{" "} "} {} [] [{ }] ": :" ," ", ",_" true false null tru ull -1 10 0. 1e 12 2024- -02- T00: Z" \\" \\n \\\\ '
-    "é 日本 😀 ab the _the name age yes no aa aaa bb __ ___"
-).split()
+_WORDS = [
+    '{"',
+    '"}',
+    '"}',
+    "{}",
+    "[]",
+    "[{",
+    "}]",
+    '":',
+    ':"',
+    ',"',
+    '",',
+    '",_"',
+    "true",
+    "false",
+    "null",
+    "tru",
+    "ull",
+    "-1",
+    "10",
+    "0.",
+    "1e",
+    "12",
+    "2024-",
+    "-02-",
+    "T00:",
+    'Z"',
+    '\\"',
+    "\\n",
+    "\\\\",
+    "é",
+    "日本",
+    "😀",
+    "ab",
+    "the",
+    "_the",
+    "name",
+    "age",
+    "yes",
+    "no",
+    "aa",
+    "aaa",
+    "bb",
+    "__",
+    "___",
+]
 
 
 class ByteTokenizer:

@@ -57,7 +57,9 @@ class ScriptedConstraint:
         return [3][:limit]
 
 
-def request(name: str, prompt: Sequence[int] = (4, 9), spec: ConstraintSpec | None = SPEC, **sampling: object) -> Request:
+def request(
+    name: str, prompt: Sequence[int] = (4, 9), spec: ConstraintSpec | None = SPEC, **sampling: object
+) -> Request:
     return Request(name, tuple(prompt), replace(SAMPLING, **sampling), constraint=spec)  # type: ignore[arg-type]
 
 

@@ -115,7 +115,7 @@ def is_in_language(grammar: str, text: str) -> bool:
         ('root ::= (\n "a"\n | "b"\n)+ ', ["abba"], ["c"]),
         ('root ::= "\\"\\\\\\n"', ['"\\\n'], ["n"]),
         ('root ::= a-b | A_b\na-b ::= "x"\nA_b ::= "y"\r\n', ["x", "y"], ["z"]),
-        ("root ::= \"a/b\" [/] ", ["a/b/"], ["a/b"]),
+        ('root ::= "a/b" [/] ', ["a/b/"], ["a/b"]),
     ],
 )
 def test_languages(grammar: str, good: list[str], bad: list[str]) -> None:
@@ -177,10 +177,12 @@ def test_errors_have_line_and_column(grammar: str, expected: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet='root:= "ab[]()|*+?{}12,\\x-^.#\n<>!', max_size=60))
 def test_any_text_is_a_grammar_or_an_error(text: str) -> None:
+    message = "grammar: "
     try:
         gbnf_to_lark("root ::= " + text, LIMITS, "grammar")
     except InvalidRequestError as error:
-        assert str(error).startswith("grammar: ")
+        message = str(error)
+    assert message.startswith("grammar: ")
 
 
 def _rules(names: tuple[str, ...]) -> st.SearchStrategy[str]:
@@ -199,10 +201,13 @@ TEXTS = ["".join(letters) for length in range(5) for letters in itertools.produc
 def test_random_grammars_keep_their_language(root: str, x: str, y: str) -> None:
     grammar = f"root ::= {root}\nx ::= {x}\ny ::= {y}"
     spec = ConstraintSpec.gbnf(grammar)
+    message = ""
     try:
         COMPILER.compile(spec)
     except InvalidRequestError as error:
-        assert "finite length" in str(error) or "no text at all" in str(error)
+        message = str(error)
+    if message:
+        assert "finite length" in message or "no text at all" in message
         assert not any(is_in_language(grammar, text) for text in TEXTS[1:])
         return
     for text in TEXTS:

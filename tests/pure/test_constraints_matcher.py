@@ -51,9 +51,17 @@ def next_ids(constraint: object) -> set[int]:
         (ConstraintSpec.regex("(?i)yes"), ["YES", "yEs"], ["y"]),
         (ConstraintSpec.regex("a\nb"), ["a\nb"], ["ab"]),
         (ConstraintSpec.regex(".{2}"), ["日本", "😀é"], ["日", "a\n"]),
-        (ConstraintSpec.choice(["a", "ab", 'c"/', "日本", "d\ne", "[x]*"]), ["a", "ab", 'c"/', "日本", "d\ne", "[x]*"], ["b", "x"]),
+        (
+            ConstraintSpec.choice(["a", "ab", 'c"/', "日本", "d\ne", "[x]*"]),
+            ["a", "ab", 'c"/', "日本", "d\ne", "[x]*"],
+            ["b", "x"],
+        ),
         (ConstraintSpec.lark('start: "(" start ")" | "x"'), ["x", "((x))"], ["(x", "()"]),
-        (ConstraintSpec.lark('start: "v=" v\nv: %json {"type": "integer", "minimum": 5}'), ["v=5", "v=77"], ["v=4", "v="]),
+        (
+            ConstraintSpec.lark('start: "v=" v\nv: %json {"type": "integer", "minimum": 5}'),
+            ["v=5", "v=77"],
+            ["v=4", "v="],
+        ),
         (ConstraintSpec.lark("start: <call> /[a-z]+/"), [], ["ab"]),
         (ConstraintSpec.gbnf('root ::= ("ab" | "a") "b"?'), ["ab", "abb", "a"], ["b", ""]),
         (ConstraintSpec.regex("b+", prefix="aa"), ["aab", "aabb"], ["b", "aa"]),
@@ -240,7 +248,9 @@ def test_what_is_wrong_is_said_in_one_sentence(spec: ConstraintSpec, expected: s
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("values", [{"kind": "yaml"}, {"kind": "regex", "whitespace": "some"}, {"kind": "regex", "triggers": ("",)}])
+@pytest.mark.parametrize(
+    "values", [{"kind": "yaml"}, {"kind": "regex", "whitespace": "some"}, {"kind": "regex", "triggers": ("",)}]
+)
 def test_a_specification_is_checked(values: dict[str, object]) -> None:
     with pytest.raises(InvalidRequestError):
         ConstraintSpec(**values)  # type: ignore[arg-type]

@@ -132,7 +132,7 @@ def test_unknown_token_ids_are_refused() -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.integers(0, 10**9), st.sampled_from(["aa", "ab", "aab", "a", "e the", "日本", '"'])) 
+@given(st.integers(0, 10**9), st.sampled_from(["aa", "ab", "aab", "a", "e the", "日本", '"']))
 def test_random_answers_obey_the_grammar_after_the_first_trigger(seed: int, trigger: str) -> None:
     """However the model cuts its text: what follows the first trigger is always a beginning of the grammar's text."""
     constraint = COMPILER.compile(ConstraintSpec.regex("[ab]{0,4}!", triggers=[trigger]))

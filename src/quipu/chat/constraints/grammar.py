@@ -79,8 +79,9 @@ def _with_options(schema: Schema, spec: ConstraintSpec, limits: ConstraintLimits
     """The schema with what it says to the library about spaces and escapes."""
     options: dict[str, Any] = {"json_allowed_escapes": _ESCAPES, "whitespace_flexible": False}
     if spec.whitespace is Whitespace.FLEXIBLE:
-        # One space, or a new line and its indentation: more would only let a model ramble.
         options["whitespace_pattern"] = f" |\\r?\\n[ \\t]{{0,{limits.indentation}}}"
+    elif spec.whitespace is Whitespace.LINE:
+        options |= {"item_separator": ", ?", "key_separator": ": ?"}
     if isinstance(schema, bool):
         schema = {} if schema else {"allOf": [False]}
     return {**schema, "x-guidance": options}
