@@ -212,6 +212,8 @@ class _Normalizer:
     def _named(self, keyword: str, value: Any, path: str) -> dict[str, Schema]:
         if not isinstance(value, dict):
             self._fail(path, f'"{keyword}" is an object of schemas, not {_shown(value)}')
+        if len(value) > self._limits.properties:
+            self._fail(path, f'"{keyword}" has at most {self._limits.properties} entries, not {len(value)}')
         return {name: self._below(item, path, keyword, name) for name, item in value.items()}
 
     def _properties(self, value: Any, path: str, schema: Mapping[str, Any]) -> dict[str, Any]:
