@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from quipu.backends.choice import choose_backend
 from quipu.backends.program import CACHE_TYPES
-from quipu.chat import Answer, ChatTemplate, check_tools, read_tool_choice, read_tools
+from quipu.chat import (
+    Answer,
+    AnswerParser,
+    ChatTemplate,
+    Tool,
+    ToolChoice,
+    check_tools,
+    read_tool_choice,
+    read_tools,
+)
+from quipu.chat.constraints import ConstraintCompiler, heal_prompt
 from quipu.engine import (
     Engine,
     EventStream,
@@ -34,9 +44,9 @@ from quipu.errors import (
 from quipu.gguf import GGMLType, GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
-from quipu.types import ChatEvent, Completion, Event, Request, SamplingParams
+from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, SamplingParams
 
-__all__ = ["LLM", "ChatEvent", "Completion", "EventStream"]
+__all__ = ["LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream"]
 
 Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
 """Text, or token ids."""
@@ -53,6 +63,7 @@ _MOST_THREADS = 1024
 
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 
 class LLM:
@@ -107,8 +118,12 @@ class LLM:
         self._reader = GGUFReader(path)
         self.path = Path(self._reader.path)
         self._tokenizer, self._tokenizer_error = _open_tokenizer(self._reader)
+        model = load_model(self._reader)
+        self._constraints: ConstraintCompiler | None = None
+        if self._tokenizer is not None:
+            self._constraints = ConstraintCompiler(self._tokenizer, model.spec.vocab_size)
         engine = Engine(
-            load_model(self._reader),
+            model,
             choose_backend(self.threads),
             self._tokenizer,
             choose_sampler(),
@@ -117,6 +132,7 @@ class LLM:
             kv_tokens=kv_tokens,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
+            compile_constraint=self._constraints.compile if self._constraints is not None else None,
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
@@ -158,6 +174,7 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        constraint: ConstraintSpec | None = None,
     ) -> Completion: ...
 
     @overload
@@ -168,6 +185,7 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> list[Completion]: ...
 
     @overload
@@ -178,6 +196,7 @@ class LLM:
         *,
         stream: Literal[True],
         parse_special: bool = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> EventStream[Event]: ...
 
     def generate(
@@ -187,6 +206,7 @@ class LLM:
         *,
         stream: bool = False,
         parse_special: bool = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> Completion | list[Completion] | EventStream[Event]:
         """Continue a text, or a list of texts that are computed together.
 
@@ -196,16 +216,24 @@ class LLM:
             sampling: how tokens are chosen; for a list also one for each prompt. None: `default_sampling`.
             stream: return an iterator over events instead of waiting for the end.
             parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
+            constraint: what the text must look like; for a list also one for each prompt. Where the prompt is text that
+                ends inside of a token, its end is written again as part of that token.
 
         Raises:
-            InvalidRequestError: the prompt is empty, or something in it is out of range.
+            InvalidRequestError: the prompt is empty, something in it is out of range, or the constraint cannot be
+                carried out.
             ContextLengthError: the prompt leaves no room for a token in the context.
             TokenizerError: the prompt is text, and the file has no usable vocabulary.
             EngineError: the request failed. In a list it does not raise: its finish_reason is ERROR.
         """
         is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
-        prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
-        events = self._submit(prompts, sampling, lambda event: event)
+        items = cast(Prompts, prompt) if is_batch else [prompt]
+        prompts = [self._encode(item, parse_special) for item in items]
+        constraints = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
+        if any(constraints):
+            healed = [self._heal(*each) for each in zip(items, prompts, constraints, strict=True)]
+            prompts, constraints = [ids for ids, _ in healed], [one for _, one in healed]
+        events = self._submit(prompts, sampling, lambda event: event, constraints=constraints)
         if stream:
             return events
         completions = _fold(events)
@@ -221,6 +249,7 @@ class LLM:
         tool_choice: ToolChoiceArgument = None,
         parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
+        constraint: ConstraintSpec | None = None,
         **variables: Any,
     ) -> Completion: ...
 
@@ -234,6 +263,7 @@ class LLM:
         tool_choice: ToolChoiceArgument = None,
         parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> list[Completion]: ...
 
@@ -247,6 +277,7 @@ class LLM:
         tool_choice: ToolChoiceArgument = None,
         parallel_tool_calls: bool = True,
         stream: Literal[True],
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> EventStream[ChatEvent]: ...
 
@@ -259,6 +290,7 @@ class LLM:
         tool_choice: ToolChoiceArgument = None,
         parallel_tool_calls: bool = True,
         stream: bool = False,
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> Completion | list[Completion] | EventStream[ChatEvent]:
         """Answer a conversation, or a list of conversations that are computed together.
@@ -272,6 +304,8 @@ class LLM:
                 "auto" where there are tools. With "none" the tools are not shown to the model.
             parallel_tool_calls: False holds the model to one call in an answer.
             stream: return an iterator over events instead of waiting for the end.
+            constraint: what the answer must look like; for a list also one for each conversation. Where the template
+                has the model think first, it holds from the end of that on.
             variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
                 of `ChatTemplate.render`.
 
@@ -286,6 +320,12 @@ class LLM:
         template = self._chat_template()
         offered = read_tools(check_tools(tools))
         choice = read_tool_choice(tool_choice, offered, parallel_tool_calls)
+        if constraint is not None and choice.mode != "none":
+            raise InvalidRequestError(
+                "constraint cannot be combined with tools, whose calls it would forbid; leave out one of them, or set "
+                "tool_choice to 'none'",
+                field="constraint",
+            )
         if choice.mode == "none":
             tools, offered = None, ()
         rendered = [template.render(conversation, tools=tools, **variables) for conversation in conversations]
@@ -293,8 +333,18 @@ class LLM:
         parsers = [template.answer_parser(prompt.text, tools=offered, choice=choice) for prompt in rendered]
         shown = [self._tokens_shown(parser.markers) for parser in parsers]
         answers = [Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
+        given = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
+        texts = [prompt.text for prompt in rendered]
+        constraints = [
+            _after_reasoning(one, parser)
+            if one is not None
+            else self._tool_constraint(offered, choice, text, shown_here)
+            for one, parser, text, shown_here in zip(given, parsers, texts, shown, strict=True)
+        ]
         by_id: dict[str, Answer] = {}
-        events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown)
+        events = self._submit(
+            prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown, constraints
+        )
         by_id.update(zip(events.request_ids, answers, strict=True))
         if stream:
             return events
@@ -307,17 +357,22 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         translate: Callable[[Event], E],
         shown: Sequence[Mapping[int, str]] = (),
+        constraints: Sequence[ConstraintSpec | None] = (),
     ) -> EventStream[E]:
         shared = self._open_engine()
         requests = []
         if sampling is None:
             sampling = self.default_sampling
-        each = zip(prompts, _for_each(sampling, len(prompts)), shown or [{}] * len(prompts), strict=True)
-        for token_ids, one, shown_tokens in each:
+        num_prompts = len(prompts)
+        samplings = _for_each(sampling, num_prompts, SamplingParams, "sampling")
+        each = zip(prompts, samplings, shown or [{}] * num_prompts, constraints or [None] * num_prompts, strict=True)
+        for token_ids, one, shown_tokens, constraint in each:
             request_id = shared.new_id()
             if one.seed is None and self._seed is not None:
                 one = dataclasses.replace(one, seed=self._seed + int(request_id) - 1)
-            requests.append(Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens))
+            requests.append(
+                Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens, constraint=constraint)
+            )
         return EventStream(shared, shared.submit(requests), [request.request_id for request in requests], translate)
 
     # --- tokens ------------------------------------------------------------------------------------------------------
@@ -384,6 +439,14 @@ class LLM:
         token_ids = self.tokenizer.encode(prompt, parse_special=parse_special)
         return _without_second_bos(token_ids, self.tokenizer)
 
+    def _heal(
+        self, prompt: Any, token_ids: Sequence[int], constraint: ConstraintSpec | None
+    ) -> tuple[Sequence[int], ConstraintSpec | None]:
+        """A prompt that was given as text, without the end that the model should write as part of a longer token."""
+        if constraint is None or not isinstance(prompt, str) or self._constraints is None:
+            return token_ids, constraint
+        return heal_prompt(token_ids, constraint, self._constraints)
+
     def _encode_chat(self, text: str) -> Sequence[int]:
         """A rendered conversation as tokens. Templates write BOS or leave it to the tokenizer: it comes once."""
         tokenizer = self.tokenizer
@@ -403,6 +466,21 @@ class LLM:
                 if len(ids) == 1 and tokenizer.token_bytes(ids[0]) == text.encode("utf-8")
             }
         return self._shown_tokens[markers]
+
+    def _tool_constraint(
+        self, tools: Sequence[Tool], choice: ToolChoice, prompt: str, shown: Mapping[int, str]
+    ) -> ConstraintSpec | None:
+        """What holds an answer to the tools of its request; None where it may be anything."""
+        if not tools:
+            return None
+        control_ids = self.tokenizer.control_token_ids | self.tokenizer.end_of_generation_ids
+        token_ids = {text: token_id for token_id, text in shown.items() if token_id in control_ids}
+        grammar = self._chat_template().tool_grammar(tools, choice, prompt, token_ids)
+        if grammar is None or grammar.after:  # a trigger in the middle of reasoning would end it
+            return None
+        return ConstraintSpec.lark(
+            grammar.source, triggers=grammar.triggers, includes_trigger=bool(grammar.triggers), field="tools"
+        )
 
     # --- resources ---------------------------------------------------------------------------------------------------
 
@@ -450,15 +528,26 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
 
 
-def _for_each(sampling: SamplingParams | Sequence[SamplingParams], num_prompts: int) -> Sequence[SamplingParams]:
-    if isinstance(sampling, SamplingParams):
-        return [sampling] * num_prompts
-    if len(sampling) != num_prompts:
+def _for_each(given: T | Sequence[T], num_prompts: int, kind: type[Any], field: str) -> Sequence[T]:
+    """One for every prompt: what was given for all of them, or for each."""
+    if given is None or isinstance(given, kind):
+        return [cast(T, given)] * num_prompts
+    each = cast(Sequence[T], given)
+    if not _is_list(each) or not all(one is None or isinstance(one, kind) for one in each):
+        raise InvalidRequestError(f"{field} must be a {kind.__name__}, or one for each prompt", field=field)
+    if len(each) != num_prompts:
         raise InvalidRequestError(
-            f"there are {len(sampling)} sampling parameters for {num_prompts} prompts; give one, or one for each",
-            field="sampling",
+            f"{field}: {len(each)} are given for {num_prompts} prompts; give one, or one for each", field=field
         )
-    return sampling
+    return each
+
+
+def _after_reasoning(constraint: ConstraintSpec | None, parser: AnswerParser) -> ConstraintSpec | None:
+    """The constraint, from the end of the reasoning on where the prompt has begun it."""
+    triggers = parser.answer_triggers
+    if constraint is None or constraint.triggers or not triggers:
+        return constraint
+    return dataclasses.replace(constraint, triggers=triggers, is_required=True, leading_whitespace=True)
 
 
 def _whole_numbers(token_ids: Any) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import pytest
 from quipu import LLM, SamplingParams
 from quipu.cli.builtin import resolve_model
 from quipu.errors import InvalidRequestError
-from quipu.types import FinishReason
+from quipu.types import ConstraintSpec, FinishReason
 from tiny.batches import to_sample
 from tiny.checker import judge
 from tiny.corpus.mixture import evaluation
@@ -138,6 +138,56 @@ def test_no_tool_is_shown_or_called_where_none_may_be(chat: LLM) -> None:
     assert none.tool_calls == ()
     with pytest.raises(InvalidRequestError, match="tool_choice names the tool 'clock'"):
         chat.chat(question, GREEDY, tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "clock"}})
+
+
+CLOCK = {
+    "type": "function",
+    "function": {
+        "name": "clock",
+        "parameters": {
+            "type": "object",
+            "properties": {"zone": {"type": "string", "enum": ["UTC", "CET"]}, "seconds": {"type": "boolean"}},
+            "required": ["zone", "seconds"],
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tool_choice_is_enforced(chat: LLM, seed: int) -> None:
+    """A question that needs no tool, and no wish to call one: the grammar makes it a call."""
+    question = [{"role": "user", "content": "What color is the sun?"}]
+    sampling = SamplingParams(temperature=1.5, seed=seed, max_tokens=200)
+    required = chat.chat(question, sampling, tools=[WEATHER, CLOCK], tool_choice="required", parallel_tool_calls=False)
+    assert (required.text, required.finish_reason) == ("", FinishReason.TOOL_CALLS)
+    assert len(required.tool_calls) == 1
+    assert required.tool_calls[0].name in ("get_current_weather", "clock")
+    named = chat.chat(
+        question,
+        sampling,
+        tools=[WEATHER, CLOCK],
+        tool_choice={"type": "function", "function": {"name": "clock"}},
+        parallel_tool_calls=False,
+    )
+    assert [call.name for call in named.tool_calls] == ["clock"]
+    arguments = json.loads(named.tool_calls[0].arguments)
+    assert set(arguments) == {"zone", "seconds"}
+    assert arguments["zone"] in ("UTC", "CET")
+    assert isinstance(arguments["seconds"], bool)
+
+
+def test_a_call_that_the_model_begins_keeps_to_the_schema(chat: LLM) -> None:
+    tool = json.loads(json.dumps(WEATHER))
+    tool["function"]["parameters"]["properties"]["location"]["enum"] = ["Oslo", "Rome"]
+    question = [{"role": "user", "content": "What is the weather like in Paris today?"}]
+    answer = chat.chat(question, GREEDY, tools=[tool])
+    assert json.loads(answer.tool_calls[0].arguments)["location"] in ("Oslo", "Rome")
+
+
+def test_tools_and_a_constraint(chat: LLM) -> None:
+    question = [{"role": "user", "content": "What color is the sun?"}]
+    with pytest.raises(InvalidRequestError, match="constraint cannot be combined with tools"):
+        chat.chat(question, GREEDY, tools=[WEATHER], constraint=ConstraintSpec.json_object())
 
 
 def test_thinking_is_told_apart(chat: LLM) -> None:

@@ -32,6 +32,11 @@ class AnswerParser:
         self.markers = markers
 
     @property
+    def answer_triggers(self) -> tuple[str, ...]:
+        """The texts, one of which comes before the answer; none where the answer may begin at once."""
+        return self._reasoning.answer_triggers
+
+    @property
     def calls_tools(self) -> bool:
         """Whether there was a whole tool call so far."""
         return self._tools is not None and self._tools.num_calls > 0
@@ -85,6 +90,7 @@ class Answer:
             warnings,
             event.seed,
             event.error,
+            event.error_field,
             reasoning=reasoning,
             tool_calls=calls,
         )

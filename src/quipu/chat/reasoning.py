@@ -103,6 +103,11 @@ class ReasoningParser(ABC):
         """Reasoning has begun and not ended."""
         return False
 
+    @property
+    @abstractmethod
+    def answer_triggers(self) -> tuple[str, ...]:
+        """The texts, one of which comes before the answer; none where the answer may begin at once."""
+
     @abstractmethod
     def append(self, text: str) -> ReasoningDelta:
         """Take more text; returns what became certain. What may be the beginning of a tag is held back."""
@@ -170,6 +175,10 @@ class TagParser(ReasoningParser):
     @property
     def is_reasoning(self) -> bool:
         return self._inside is not None
+
+    @property
+    def answer_triggers(self) -> tuple[str, ...]:
+        return () if self._inside is None else (self._inside.closing,)
 
     def append(self, text: str) -> ReasoningDelta:
         self._buffer += text
@@ -313,6 +322,13 @@ class HarmonyParser(ReasoningParser):
     @property
     def markers(self) -> tuple[str, ...]:
         return (_START, _CHANNEL, _MESSAGE, _CONSTRAIN, *_ENDS)
+
+    @property
+    def answer_triggers(self) -> tuple[str, ...]:
+        if not self._in_header and not self._is_reasoning:
+            return ()
+        kinds = ("", f"{_CONSTRAIN}json", f" {_CONSTRAIN}json")
+        return tuple(f"{_CHANNEL}final{kind}{_MESSAGE}" for kind in kinds)
 
     def append(self, text: str) -> ReasoningDelta:
         self._buffer += text

@@ -10,7 +10,7 @@ from typing import Any
 from quipu.api import LLM
 from quipu.cli.replies import Answer
 from quipu.errors import UsageError
-from quipu.types import SamplingParams, ToolCall
+from quipu.types import ConstraintSpec, SamplingParams, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,17 @@ class Turn:
 
 @dataclass
 class Conversation(ABC):
-    """The turns so far, the oldest first."""
+    """The turns so far, the oldest first.
+
+    Attributes:
+        llm: the open model.
+        turns: what was asked and answered.
+        constraint: what every answer must look like.
+    """
 
     llm: LLM
     turns: list[Turn] = field(default_factory=list)
+    constraint: ConstraintSpec | None = None
 
     @abstractmethod
     def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Answer:
@@ -100,7 +107,7 @@ class ChatConversation(Conversation):
         return [*messages, *_said(question, waiting)]
 
     def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Answer:
-        return self.llm.chat(self.messages(question), sampling, stream=True, **variables)
+        return self.llm.chat(self.messages(question), sampling, stream=True, constraint=self.constraint, **variables)
 
 
 @dataclass
@@ -116,7 +123,7 @@ class TextConversation(Conversation):
 
     def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Answer:
         text = "".join(turn.question + turn.answer for turn in self.turns)
-        return self.llm.generate(text + question, sampling, stream=True, parse_special=True)
+        return self.llm.generate(text + question, sampling, stream=True, parse_special=True, constraint=self.constraint)
 
 
 def _said(text: str, waiting: tuple[ToolCall, ...]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def run(options: RunOptions) -> int:
     # Everything that can be wrong with the command line is found before the model is loaded.
     options.sampling_params()
     options.tool_definitions()
-    arguments, template = options.llm_arguments(), options.template()
+    arguments, template, constraint = options.llm_arguments(), options.template(), options.constraint()
     path = resolve_model(name)
     with GGUFReader(path) as reader:
         facts, shards = describe_model(reader), reader.shards
@@ -58,6 +58,7 @@ def run(options: RunOptions) -> int:
         for line in llm.warnings if not options.json else ():
             screen.warn(line)
         conversation: Conversation = TextConversation(llm) if raw else ChatConversation(llm)
+        conversation.constraint = constraint
         system = options.system_text()
         if system is not None:
             conversation.set_system(system)

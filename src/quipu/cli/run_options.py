@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from quipu.chat import check_tools, read_tools
+from quipu.cli.constraint_options import ConstraintOptions
 from quipu.cli.load_options import LoadOptions
 from quipu.cli.sampling_options import SamplingOptions
 from quipu.cli.texts import checked_text, read_text, unescape
@@ -35,7 +36,7 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(SamplingOptions, LoadOptions):
+class RunOptions(ConstraintOptions, SamplingOptions, LoadOptions):
     """Everything that can follow `quipu run`."""
 
     words: Annotated[

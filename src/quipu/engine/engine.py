@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.program import Backend, Recorder
+from quipu.engine.constraining import CompileConstraint, Constraining, Refusal, mask_logits
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
 from quipu.engine.pages import PageAllocator
@@ -24,9 +25,9 @@ from quipu.engine.runner import RunnableModel, Runner, weight_bytes, workspace_b
 from quipu.engine.sampler import NOT_A_NUMBER, Sampler, bias_with_forbidden, chain_steps
 from quipu.engine.scheduler import Scheduler, Work
 from quipu.engine.sequence import Chains, Detokenizer, SequenceState
-from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
+from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
-from quipu.types import Event, FinishReason, Request, SamplingParams
+from quipu.types import ConstraintSpec, Event, FinishReason, Request, SamplingParams
 
 if TYPE_CHECKING:
     from random import Random
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
+_CONSTRAINT_WAIT_S = 0.01  # how long a step with nothing to compute waits for a constraint
 
 
 class EngineTokenizer(Protocol):
@@ -75,6 +77,7 @@ class Engine:
         ubatch_size: int = 512,
         page_size: int = 64,
         shuffle_pages: Random | None = None,
+        compile_constraint: CompileConstraint | None = None,
     ) -> None:
         """
         Args:
@@ -88,6 +91,7 @@ class Engine:
             batch_size, ubatch_size: most tokens in a step. A step is one pass, so the smaller of the two counts.
             page_size: tokens per page of the KV cache.
             shuffle_pages: hands out pages in random order; for tests.
+            compile_constraint: makes the constraints that requests ask for, in other threads; None: there are none.
 
         Raises:
             UsageError: a size is out of range.
@@ -117,6 +121,7 @@ class Engine:
         self._runner = Runner(program, backend, kv_spec, self.plan.num_pages, max_tokens)
         self._pages = PageAllocator(self.plan.num_pages, page_size, shuffle=shuffle_pages)
         self._scheduler = Scheduler(self._pages, max_tokens=max_tokens, max_outputs=max_outputs)
+        self._constraining = Constraining(compile_constraint, self.vocab_size)
         self._live: dict[str, SequenceState] = {}
         self._arrivals: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
@@ -132,17 +137,23 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._scheduler.waiting) + len(self._arrivals)
+        return len(self._scheduler.waiting) + len(self._arrivals) + self._constraining.num_compiling
 
     @property
     def num_preemptions(self) -> int:
         return self._scheduler.num_preemptions
 
-    def check(self, prompt_token_ids: Sequence[int], sampling: SamplingParams) -> None:
-        """Refuse what could never be carried out.
+    def check(
+        self,
+        prompt_token_ids: Sequence[int],
+        sampling: SamplingParams,
+        constraint: ConstraintSpec | None = None,
+    ) -> None:
+        """Refuse what could never be carried out. Whether a constraint can be is found when it is compiled.
 
         Raises:
-            InvalidRequestError: the prompt is empty, or a token id is not in the vocabulary.
+            InvalidRequestError: the prompt is empty, a token id is not in the vocabulary, or there is a constraint and
+                the engine has no vocabulary.
             ContextLengthError: the prompt leaves no room for a token in the context.
         """
         if len(prompt_token_ids) == 0:
@@ -150,6 +161,7 @@ class Engine:
         self._check_ids("prompt", prompt_token_ids)
         self._check_ids("logit_bias", tuple(sampling.logit_bias))
         self._check_ids("stop_token_ids", sampling.stop_token_ids)
+        self._constraining.check(constraint)
         room_for_token = 0 if sampling.max_tokens == 0 else 1
         if len(prompt_token_ids) + room_for_token > self.ctx_size:
             raise ContextLengthError(len(prompt_token_ids), self.ctx_size)
@@ -161,7 +173,7 @@ class Engine:
             InvalidRequestError: as for `check`, or the id is in use.
             ContextLengthError: as for `check`.
         """
-        self.check(request.prompt_token_ids, request.sampling)
+        self.check(request.prompt_token_ids, request.sampling, request.constraint)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
         sequence = self._sequence(request)
@@ -177,26 +189,35 @@ class Engine:
         events = self.settle()
         step = self._scheduler.schedule()
         if not step:
+            if self._constraining.num_compiling and not events:
+                self._constraining.wait(_CONSTRAINT_WAIT_S)
             return events
         now_s = time.perf_counter()
         for work in step:
             work.sequence.started_s = work.sequence.started_s or now_s
         logits = self._runner.forward(step)
-        chosen = self._sample(step, logits)
-        events += self._commit(step, logits, chosen)
+        chosen, errors = self._sample(step, logits)
+        events += self._commit(step, logits, chosen, errors)
         return events
 
     def settle(self) -> list[Event]:
         """Let arrivals and aborts take effect without computing anything, and return the events of the latter."""
         while self._arrivals:
-            self._scheduler.add(self._arrivals.popleft())
-        events = []
+            sequence = self._arrivals.popleft()
+            if sequence.request.constraint is None:
+                self._scheduler.add(sequence)
+            else:
+                self._constraining.submit(sequence)
+        ready, refused = self._constraining.settle()
+        for sequence in ready:
+            self._scheduler.add(sequence)
+        events = [self._refuse(refusal) for refusal in refused]
         while self._aborts:
-            sequence = self._live.get(self._aborts.popleft())
-            if sequence is not None:
-                text = sequence.end(FinishReason.ABORT)
-                events.append(sequence.event((), text, time.perf_counter()))
-                self._drop(sequence)
+            aborted = self._live.get(self._aborts.popleft())
+            if aborted is not None:
+                text = aborted.end(FinishReason.ABORT)
+                events.append(aborted.event((), text, time.perf_counter()))
+                self._drop(aborted)
         return events
 
     def reset(self) -> None:
@@ -206,12 +227,18 @@ class Engine:
         for sequence in self._live.values():
             self._pages.free(sequence.table)
         self._live.clear()
+        self._constraining.reset()
         self._scheduler.running.clear()
         self._scheduler.waiting.clear()
 
+    def close(self) -> None:
+        """Drop all requests and end the threads that compile constraints."""
+        self.reset()
+        self._constraining.close()
+
     def check_integrity(self) -> None:
         """Assert that pages and requests are accounted for."""
-        queued = [*self._scheduler.running, *self._scheduler.waiting, *self._arrivals]
+        queued = [*self._scheduler.running, *self._scheduler.waiting, *self._arrivals, *self._constraining.compiling]
         assert {sequence.request_id: sequence for sequence in queued} == self._live
         assert len(queued) == len(self._live), "a request is queued twice"
         self._pages.check_integrity([sequence.table for sequence in queued])
@@ -253,23 +280,40 @@ class Engine:
             arrival_s=time.perf_counter(),
         )
 
-    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> dict[SequenceState, int]:
-        """A token, or a negative code, for every sequence whose known tokens are all computed after this step."""
+    def _sample(
+        self, step: list[Work], logits: NDArray[np.float32]
+    ) -> tuple[dict[SequenceState, int], dict[SequenceState, str]]:
+        """A token, or what went wrong, for every sequence whose known tokens are all computed after this step."""
         last_rows = np.cumsum([work.num_outputs for work in step]) - 1
         rows = [row for row, work in zip(last_rows.tolist(), step, strict=True) if work.samples]
         sequences = [work.sequence for work in step if work.samples]
         if not sequences:
-            return {}
+            return {}, {}
+        masks, refused = self._constraining.fill((sequence, ()) for sequence in sequences)
+        if masks or len(rows) != len(logits):
+            logits = logits[rows]
+        for row, sequence in enumerate(sequences):
+            if sequence in masks:
+                mask_logits(logits[row], masks[sequence][0])
         chosen = self._sampler.sample_batch(
-            logits if len(rows) == len(logits) else logits[rows],
+            logits,
             [sequence.chain for sequence in sequences],
             [sequence.history for sequence in sequences],
             np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
             np.array([sequence.num_known for sequence in sequences], dtype=np.int64),
         )
-        return dict(zip(sequences, chosen, strict=True))
+        pairs = list(zip(sequences, chosen, strict=True))
+        errors = {sequence: _sampling_error(token_id) for sequence, token_id in pairs if token_id < 0}
+        errors |= {refusal.sequence: refusal.error for refusal in refused}
+        return {sequence: token_id for sequence, token_id in pairs if sequence not in errors}, errors
 
-    def _commit(self, step: list[Work], logits: NDArray[np.float32], chosen: dict[SequenceState, int]) -> list[Event]:
+    def _commit(
+        self,
+        step: list[Work],
+        logits: NDArray[np.float32],
+        chosen: dict[SequenceState, int],
+        errors: dict[SequenceState, str],
+    ) -> list[Event]:
         """Advance every sequence of the step, and report what is new."""
         now_s = time.perf_counter()
         events = []
@@ -279,11 +323,12 @@ class Engine:
             sequence.advance(work.num_tokens)
             token_ids: tuple[int, ...] = ()
             text = ""
-            if sequence in chosen and chosen[sequence] >= 0:
+            if sequence in chosen:
                 token_ids = (chosen[sequence],)
                 text = sequence.add_token(token_ids[0], now_s)
-            elif sequence in chosen:
-                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen[sequence]))
+                text += self._follow(sequence, token_ids)
+            elif sequence in errors:
+                text = sequence.end(FinishReason.ERROR, errors[sequence])
             rows = logits[first_row : first_row + work.num_prompt_rows].copy() if work.num_prompt_rows else None
             if token_ids or rows is not None or sequence.finish_reason is not None:
                 events.append(sequence.event(token_ids, text, now_s, rows))
@@ -292,8 +337,27 @@ class Engine:
             first_row += work.num_outputs
         return events
 
+    def _follow(self, sequence: SequenceState, token_ids: tuple[int, ...]) -> str:
+        """Move the constraint on; the text that becomes final because the answer is complete, or cannot go on."""
+        if sequence.finish_reason is FinishReason.STOP:
+            return ""
+        try:
+            is_complete = self._constraining.accept(sequence, token_ids)
+        except EngineError as error:
+            return sequence.end(FinishReason.ERROR, str(error))
+        return sequence.end(FinishReason.STOP) if is_complete else ""
+
+    def _refuse(self, refusal: Refusal) -> Event:
+        """End a request whose constraint cannot be carried out. The scheduler never had it."""
+        sequence = refusal.sequence
+        sequence.end(FinishReason.ERROR, refusal.error)
+        sequence.error_field = refusal.field
+        del self._live[sequence.request_id]
+        return sequence.event((), "", time.perf_counter())
+
     def _drop(self, sequence: SequenceState) -> None:
-        self._scheduler.remove(sequence)
+        if not self._constraining.drop(sequence):
+            self._scheduler.remove(sequence)
         del self._live[sequence.request_id]
 
 

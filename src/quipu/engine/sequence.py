@@ -54,6 +54,7 @@ class SequenceState:
         arrival_s, started_s, first_token_s: moments; None until they come.
         finish_reason: None while it runs.
         error: one sentence, where it failed.
+        error_field: the name of the field at fault, where the request was.
     """
 
     def __init__(
@@ -82,6 +83,9 @@ class SequenceState:
         self.first_token_s: float | None = None
         self.finish_reason: FinishReason | None = None
         self.error = ""
+        self.error_field = ""
+        # The end of the prompt that the model writes again, which is no part of the answer.
+        self._num_hidden = len(request.constraint.prefix) if request.constraint is not None else 0
         room = ctx_size - self.num_prompt
         self._max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
         self._tokens = np.empty(self.num_prompt + min(self._max_tokens, 256), dtype=np.int32)
@@ -184,6 +188,7 @@ class SequenceState:
             timings=self._timings(now_s) if finished else None,
             seed=self.seed if finished else None,
             error=self.error,
+            error_field=self.error_field,
             logits=logits,
         )
 
@@ -193,6 +198,8 @@ class SequenceState:
             return ""
         shown = self.request.shown_tokens.get(token_id)
         text = self._detokenizer.append([token_id]) if shown is None else self._detokenizer.flush() + shown
+        if self._num_hidden:
+            text, self._num_hidden = text[self._num_hidden :], max(0, self._num_hidden - len(text))
         if self.num_generated <= self.request.sampling.min_tokens:
             return text
         return self._stop.append(text)

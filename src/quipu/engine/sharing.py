@@ -70,7 +70,7 @@ class SharedEngine:
         """
         requests = list(requests)
         for request in requests:
-            self.engine.check(request.prompt_token_ids, request.sampling)
+            self.engine.check(request.prompt_token_ids, request.sampling, request.constraint)
         inbox = Inbox(request.request_id for request in requests)
         with self._changed:
             if self._is_closed:
@@ -115,6 +115,7 @@ class SharedEngine:
             while self._leader is not None:
                 self._changed.wait()
             self._fail("the model was closed before the request had ended")
+            self.engine.close()
 
     def _lead(self) -> None:
         """One step for everybody, unless somebody else has begun one."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from threading import Lock
 from typing import Any, NamedTuple
 
+import numpy as np
 import tokenizers
 
 from quipu.errors import InvalidRequestError
@@ -147,6 +148,12 @@ class Tokenizer:
     def end_of_generation_ids(self) -> frozenset[int]:
         """The ids after which a reply is complete."""
         return self._vocabulary.classification.end_of_generation_ids
+
+    @property
+    def control_token_ids(self) -> frozenset[int]:
+        """The ids that stand for no text of their own: control tokens and the unknown token."""
+        types = self._vocabulary.classification.types
+        return frozenset(np.flatnonzero((types == TokenType.CONTROL) | (types == TokenType.UNKNOWN)).tolist())
 
     def prepare(self) -> None:
         """Builds the tables for `encode` now. Safe to call from any thread, any number of times.

@@ -73,7 +73,9 @@ def write_tool_grammar(
     if not whole and choice.mode == "auto":
         is_open = reasoning is not None and reasoning.is_open
         calls = tool_format.write_grammar(lark, allowed, choice.is_parallel)
-        triggers = tool_format.triggers(allowed)
+        triggers = tuple(text for text in tool_format.triggers(allowed) if lark.is_one_kind(text))
+        if not triggers:
+            return None
         return ToolGrammar(lark.source(calls), triggers, reasoning.closing if reasoning and is_open else "")
     calls = whole or tool_format.write_grammar(lark, allowed, choice.is_parallel)
     if reasoning is None or not reasoning.closing:

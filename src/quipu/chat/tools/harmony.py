@@ -63,7 +63,7 @@ class HarmonyFormat(ToolFormat):
 
     def triggers(self, tools: Sequence[Tool]) -> tuple[str, ...]:
         """A recipient may stand on either side of the channel, so only what names one is certain."""
-        return (f"{_CHANNEL}commentary to=functions.", " to=functions.")
+        return (" to=functions.",)
 
 
 HARMONY = HarmonyFormat()

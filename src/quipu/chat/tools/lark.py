@@ -67,6 +67,10 @@ class Lark:
             return f"{self.any_text()} {self.text(end[found.start() :])}"
         return self.rule(f"text_up_to[suffix={_quoted(end)}]", "/(?s:.*)/")
 
+    def is_one_kind(self, text: str) -> bool:
+        """Whether a text is one control token, or holds none: others cannot be triggers."""
+        return self._control is None or text in self._token_ids or self._control.search(text) is None
+
     def any_text(self) -> str:
         """Any text, also none."""
         return self.shared("ANY_TEXT", "/(?s:.*)/")
