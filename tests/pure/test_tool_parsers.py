@@ -54,6 +54,7 @@ def test_every_family_has_a_sample() -> None:
     assert {sample.family for sample in SAMPLES} == set(FAMILIES)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SAMPLES), st.lists(st.integers(1, 40), max_size=30), st.text("ab<[{ \n", max_size=8))
 def test_the_cut_makes_no_difference(sample: Sample, sizes: list[int], tail: str) -> None:
     tool_format = format_named(sample.family)
@@ -86,7 +87,7 @@ _PIECES = sorted(
 garbage = st.lists(st.sampled_from(_PIECES) | st.text(max_size=4), max_size=25).map("".join)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(FORMATS), garbage, st.lists(st.integers(1, 12), max_size=40), st.sampled_from(["", ">>>"]))
 def test_garbage(tool_format: ToolFormat, text: str, sizes: list[int], prompt: str) -> None:
     content, calls, deltas = parse(tool_format, text, prompt, tuple(sizes))
@@ -102,7 +103,7 @@ def test_garbage(tool_format: ToolFormat, text: str, sizes: list[int], prompt: s
     assert all(delta.id for delta in named)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from([sample for sample in SAMPLES if sample.calls]), st.integers(0, 400))
 def test_truncated_calls_are_text(sample: Sample, length: int) -> None:
     text = sample.text[:length]
@@ -196,6 +197,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(json_values, st.booleans(), st.sampled_from([None, 0, 2]))
 @example("\u2028\x7f\x00", True, None)
 def test_json_stays_as_it_is(value: Any, ensure_ascii: bool, indent: int | None) -> None:
@@ -203,6 +205,7 @@ def test_json_stays_as_it_is(value: Any, ensure_ascii: bool, indent: int | None)
     assert transcode(text) == text
 
 
+@settings(deadline=None)
 @given(json_values, st.lists(st.integers(1, 9), max_size=20))
 def test_values_in_pieces(value: Any, sizes: list[int]) -> None:
     text = json.dumps(value) + " "
