@@ -115,6 +115,7 @@ def is_in_language(grammar: str, text: str) -> bool:
         ('root ::= (\n "a"\n | "b"\n)+ ', ["abba"], ["c"]),
         ('root ::= "\\"\\\\\\n"', ['"\\\n'], ["n"]),
         ('root ::= a-b | A_b\na-b ::= "x"\nA_b ::= "y"\r\n', ["x", "y"], ["z"]),
+        ('root ::= root "aa" | root? "a"', ["a", "aa", "aaaa"], ["", "b"]),
         ('root ::= "a/b" [/] ', ["a/b/"], ["a/b"]),
     ],
 )
@@ -196,7 +197,7 @@ _NAMES = ("root", "x", "y")
 TEXTS = ["".join(letters) for length in range(5) for letters in itertools.product("ab", repeat=length)]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_rules(_NAMES), _rules(_NAMES), _rules(_NAMES))
 def test_random_grammars_keep_their_language(root: str, x: str, y: str) -> None:
     grammar = f"root ::= {root}\nx ::= {x}\ny ::= {y}"
