@@ -172,13 +172,19 @@ def _split(steps: list[tuple[int, int]]) -> list[tuple[int, frozenset[int]]]:
 
 
 def continuations(one: Automaton, other: Automaton) -> int:
-    """The characters that may follow a whole text of `one` where it is also the beginning of a text of `other`."""
+    """The characters that may follow a whole text of `one` where it is also the beginning of a text of `other`.
+
+    The empty text does not count: it is never matched as a lexeme.
+
+    Raises:
+        TooManyStates: there is too much to look at.
+    """
     bits = 0
-    seen = {(0, 0)}
+    seen: set[tuple[int, int]] = set()
     pending = [(0, 0)]
     while pending:
         mine, others = pending.pop()
-        if mine in one.accepting:
+        if mine in one.accepting and (mine, others) in seen:
             bits |= other.outgoing(others)
         for groups, target in one.steps[mine]:
             for other_groups, other_target in other.steps[others]:

@@ -179,8 +179,8 @@ def _wrong_lexemes(rules: Mapping[str, Part], automata: _Automata) -> set[Lexeme
     wrong = set()
     for one in lexemes:
         for other in lexemes:
-            if automata.continuations(one, other) & following.get(one, 0):
-                wrong |= {item for item in (one, other) if not isinstance(item.node, Characters)}
+            if automata.continuations(one, other) & following[one]:
+                wrong.add(other)  # the longer one; a single character never is
     return wrong
 
 
