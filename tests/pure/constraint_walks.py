@@ -66,6 +66,8 @@ class ByteTokenizer:
     def __init__(self) -> None:
         words = [word.replace("_", " ").encode() for word in _WORDS] + [b"\n", b"\n    ", "é".encode()[1:] + b"x"]
         self.tokens = [bytes((byte,)) for byte in range(256)] + list(_CONTROL.values()) + words
+        self._ids = {spelling: token for token, spelling in reversed(list(enumerate(self.tokens)))}
+        self._longest = max(map(len, self.tokens))
         self.vocab_size = len(self.tokens)
         self.bos_token_id = BOS
         self.end_of_generation_ids = frozenset({END, OTHER_END})
@@ -77,10 +79,12 @@ class ByteTokenizer:
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         data, ids = text.encode(), []
         while data:
-            fits = [token for token, spelling in enumerate(self.tokens) if data.startswith(spelling)]
-            fits = [token for token in fits if parse_special or token not in _CONTROL]
-            ids.append(max(fits, key=lambda token: len(self.tokens[token])))
-            data = data[len(self.tokens[ids[-1]]) :]
+            for length in range(min(self._longest, len(data)), 0, -1):
+                token = self._ids.get(data[:length], BOS)
+                if data[:length] in self._ids and (parse_special or token not in _CONTROL):
+                    break
+            ids.append(token)
+            data = data[length:]
         return ids
 
 

@@ -238,7 +238,7 @@ class Tokenizer:
 
     def _spell(self, token_id: int) -> bytes:
         text = self._vocabulary.texts[token_id]
-        kind = self._vocabulary.classification.types[token_id]
+        kind = int(self._vocabulary.classification.types[token_id])  # numpy's integers compare slowly with an enum
         if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED):
             return text.encode("utf-8", "surrogateescape")
         if kind == TokenType.BYTE and (value := byte_token_value(text)) is not None:

@@ -2,13 +2,16 @@
 
 llguidance cuts text into lexemes before it parses, and takes the longest: `[a-z]* "b"` as two lexemes would never reach
 its "b". So a grammar without true recursion becomes one regular expression, which is decided exactly, and any other
-becomes rules over single characters, where no lexeme is longer than another.
+becomes rules over lexemes for which the longest match is provably the right one (see `gbnf_lexemes`), single characters
+where there is no other way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from quipu.chat.constraints.automaton import TooManyStates
+from quipu.chat.constraints.gbnf_lexemes import Lexeme, Part, with_lexemes
 from quipu.chat.constraints.gbnf_syntax import (
     EMPTY,
     Characters,
@@ -38,10 +41,16 @@ def gbnf_to_lark(text: str, limits: ConstraintLimits, field: str) -> str:
     rules = {name: without_loop(name, node) for name, node in parse_gbnf(text, limits, field).items()}
     if "root" not in productive_rules(rules):
         raise InvalidRequestError(f"{field}: the rule 'root' produces no text of finite length", field=field)
-    expression = _Expressions(rules).of_root()
-    if expression is not None:
-        return f"start: /{expression}/" if expression else 'start: ""'
-    return _rules_text(rules)
+    expressions = _Expressions(rules)
+    order = _order(rules)
+    if order is not None:
+        expression = expressions.of_root(order)
+        if expression is not None:
+            return f"start: /{expression}/" if expression else 'start: ""'
+    try:
+        return _LarkText(expressions).of(with_lexemes(rules))
+    except (TooManyStates, _TooLong):
+        return _rules_text(rules)
 
 
 def without_loop(name: str, node: Node) -> Node:
@@ -51,12 +60,14 @@ def without_loop(name: str, node: Node) -> Node:
     """
     for is_right in (True, False):
         split = _split(name, node, is_right)
-        if split is None or not split[0]:
+        if split is None:
             continue
-        loops, exits = split
+        loops, exits = [part for part in split[0] if part != EMPTY], split[1]  # a rule that is itself adds nothing
+        if not split[0]:
+            return node
         if not exits:
             return node  # it never ends, which is found later
-        loop = Repetition(choice(loops), 0, None)
+        loop = Repetition(choice(loops), 0, None) if loops else EMPTY
         return sequence([loop, choice(exits)] if is_right else [choice(exits), loop])
     return node
 
@@ -67,7 +78,7 @@ def _split(name: str, node: Node, is_right: bool) -> tuple[list[Node], list[Node
     None if it stands elsewhere.
     """
     if isinstance(node, Reference) and node.name == name:
-        return [], []  # the rule is itself: adds nothing
+        return [EMPTY], []
     if isinstance(node, Choice):
         loops: list[Node] = []
         exits: list[Node] = []
@@ -85,8 +96,6 @@ def _split(name: str, node: Node, is_right: bool) -> tuple[list[Node], list[Node
         edge, rest = (node.parts[-1], node.parts[:-1]) if is_right else (node.parts[0], node.parts[1:])
         if any(name in mentioned(part) for part in rest):
             return None
-        if isinstance(edge, Reference) and edge.name == name:
-            return [sequence(list(rest))], []
         split = _split(name, edge, is_right)
         if split is None:
             return None
@@ -149,20 +158,27 @@ class _Expressions:
     """Rules as regular expressions, each made once."""
 
     def __init__(self, rules: Mapping[str, Node]) -> None:
-        self._rules = rules
+        self.rules = rules
         self._made: dict[str, str] = {}
 
-    def of_root(self) -> str | None:
-        """The expression for `root`; None if there is recursion, a token, or too much of it."""
-        order = _order(self._rules)
-        if order is None:
-            return None
+    def of_root(self, order: list[str]) -> str | None:
+        """The expression for `root`, given the rules in an order of need; None if it is too long, or has a token."""
         try:
             for name in order:
-                self._made[name] = self._expression(self._rules[name])
+                self._made[name] = self.of(self.rules[name])
         except _TooLong:
             return None
         return self._made["root"]
+
+    def of(self, node: Node) -> str:
+        """The expression of a regular part.
+
+        Raises:
+            _TooLong: there is a token in it, or it is too long.
+        """
+        if isinstance(node, Reference) and node.name not in self._made:
+            self._made[node.name] = self.of(self.rules[node.name])
+        return self._expression(node)
 
     def _expression(self, node: Node) -> str:
         if isinstance(node, Characters):
@@ -170,11 +186,11 @@ class _Expressions:
         if isinstance(node, Reference):
             return self._made[node.name]
         if isinstance(node, Sequence):
-            text = "".join(self._expression(part) for part in node.parts)
+            text = "".join(self.of(part) for part in node.parts)
         elif isinstance(node, Choice):
-            text = "(?:" + "|".join(self._expression(part) for part in node.parts) + ")"
+            text = "(?:" + "|".join(self.of(part) for part in node.parts) + ")"
         elif isinstance(node, Repetition):
-            text = f"(?:{self._expression(node.part)}){_counts(node)}"
+            text = f"(?:{self.of(node.part)}){_counts(node)}"
         else:
             raise _TooLong  # a token is no text
         if len(text) > _LONGEST_EXPRESSION:
@@ -202,6 +218,53 @@ def _order(rules: Mapping[str, Node]) -> list[str] | None:
         elif not state[name]:
             return None
     return order
+
+
+class _LarkText:
+    """Rules over lexemes as Lark."""
+
+    def __init__(self, expressions: _Expressions) -> None:
+        self._expressions = expressions
+        self._lexemes: dict[str, str] = {}  # expression -> name
+        self._names: dict[str, str] = {}
+
+    def of(self, rules: Mapping[str, Part]) -> str:
+        self._names = {name: f"r{index}" for index, name in enumerate(rules)}
+        lines = [f"start: {self._names['root']}"]
+        lines += [f"{self._names[name]}: {self._part(part)}" for name, part in rules.items()]
+        # A lexeme is never empty: where its expression may be, the lexeme is optional.
+        lines += [f"{name}: /{expression}/ & /(?s:.+)/" for expression, name in self._lexemes.items()]
+        return "\n".join(lines) + "\n"
+
+    def _part(self, part: Part) -> str:
+        if isinstance(part, Token):
+            return part.text
+        if isinstance(part, Reference):
+            return self._names[part.name]
+        if isinstance(part, Lexeme):
+            return self._lexeme(part)
+        inner = [self._part(item) for item in part.parts]
+        if isinstance(part.origin, Repetition):
+            return f"({inner[0]}){_counts(part.origin)}"
+        return "(" + (" | " if isinstance(part.origin, Choice) else " ").join(inner) + ")" if inner else '""'
+
+    def _lexeme(self, lexeme: Lexeme) -> str:
+        expression = self._expressions.of(lexeme.node)
+        if not expression:
+            return '""'
+        name = self._lexemes.setdefault(expression, f"L{len(self._lexemes)}")
+        return f"{name}?" if may_be_empty(lexeme.node, self._expressions.rules) else name
+
+
+def may_be_empty(node: Node, rules: Mapping[str, Node]) -> bool:
+    """Whether a regular part matches the empty text."""
+    if isinstance(node, Reference):
+        return may_be_empty(rules[node.name], rules)
+    if isinstance(node, Sequence):
+        return all(may_be_empty(part, rules) for part in node.parts)
+    if isinstance(node, Choice):
+        return any(may_be_empty(part, rules) for part in node.parts)
+    return isinstance(node, Repetition) and (node.fewest == 0 or may_be_empty(node.part, rules))
 
 
 def _rules_text(rules: Mapping[str, Node]) -> str:
