@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from quipu.backends.choice import choose_backend
 from quipu.backends.cpu import measure_threads
 from quipu.backends.program import CACHE_TYPES
-from quipu.chat import ChatTemplate, ReasoningParser
+from quipu.chat import (
+    Answer,
+    AnswerParser,
+    ChatTemplate,
+    Tool,
+    ToolChoice,
+    check_tools,
+    read_tool_choice,
+    read_tools,
+)
+from quipu.chat.constraints import ConstraintCompiler, heal_prompt
 from quipu.engine import (
     CacheOptions,
     Engine,
@@ -40,9 +50,9 @@ from quipu.errors import (
 from quipu.gguf import GGMLType, GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
-from quipu.types import ChatEvent, Completion, Event, Request, SamplingParams
+from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, SamplingParams
 
-__all__ = ["LLM", "ChatEvent", "Completion", "EventStream"]
+__all__ = ["LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream"]
 
 Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
 """Text, or token ids."""
@@ -50,11 +60,15 @@ Prompts: TypeAlias = list[str] | list[list[int]] | list[str | list[int]]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """A conversation: each message has a `role` and a `content`."""
 
+ToolChoiceArgument: TypeAlias = Literal["none", "auto", "required"] | Mapping[str, Any] | None
+"""Whether tools are called; or which, as `{"type": "function", "function": {"name": NAME}}`."""
+
 KV_TYPES = {kv_type.name.lower(): kv_type for kv_type in CACHE_TYPES}
 """The types that the KV cache can be stored in, by the names that llama.cpp uses."""
 
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 
 class LLM:
@@ -136,8 +150,12 @@ class LLM:
         self._reader = GGUFReader(path)
         self.path = Path(self._reader.path)
         self._tokenizer, self._tokenizer_error = _open_tokenizer(self._reader)
+        model = load_model(self._reader)
+        self._constraints: ConstraintCompiler | None = None
+        if self._tokenizer is not None:
+            self._constraints = ConstraintCompiler(self._tokenizer, model.spec.vocab_size)
         engine = Engine(
-            load_model(self._reader),
+            model,
             choose_backend(counts.most, few_token_threads=counts.generation, owns_cores=counts.owns_cores),
             self._tokenizer,
             choose_sampler(),
@@ -151,6 +169,7 @@ class LLM:
             ubatch_size=ubatch_size,
             itl_target_s=itl_target_s,
             deterministic=_deterministic_by_environment() if deterministic is None else deterministic,
+            compile_constraint=self._constraints.compile if self._constraints is not None else None,
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
@@ -194,6 +213,7 @@ class LLM:
         stream: Literal[False] = False,
         parse_special: bool = False,
         cache_salt: str = "",
+        constraint: ConstraintSpec | None = None,
     ) -> Completion: ...
 
     @overload
@@ -205,6 +225,7 @@ class LLM:
         stream: Literal[False] = False,
         parse_special: bool = False,
         cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> list[Completion]: ...
 
     @overload
@@ -216,6 +237,7 @@ class LLM:
         stream: Literal[True],
         parse_special: bool = False,
         cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> EventStream[Event]: ...
 
     def generate(
@@ -226,6 +248,7 @@ class LLM:
         stream: bool = False,
         parse_special: bool = False,
         cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> Completion | list[Completion] | EventStream[Event]:
         """Continue a text, or a list of texts that are computed together.
 
@@ -236,16 +259,31 @@ class LLM:
             stream: return an iterator over events instead of waiting for the end.
             parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
             cache_salt: only calls with the same salt reuse each other's work; one for each tenant keeps them apart.
+            constraint: what the text must look like; for a list also one for each prompt. Where the prompt is text that
+                ends inside of a token, its end is written again as part of that token.
 
         Raises:
-            InvalidRequestError: the prompt is empty, or something in it is out of range.
+            InvalidRequestError: the prompt is empty, something in it is out of range, or the constraint cannot be
+                carried out.
             ContextLengthError: the prompt leaves no room for a token in the context.
             TokenizerError: the prompt is text, and the file has no usable vocabulary.
             EngineError: the request failed. In a list it does not raise: its finish_reason is ERROR.
         """
         is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
-        prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
-        events = self._submit(prompts, sampling, lambda event: event, streamed=stream, cache_salt=cache_salt)
+        items = cast(Prompts, prompt) if is_batch else [prompt]
+        prompts = [self._encode(item, parse_special) for item in items]
+        constraints = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
+        if any(constraints):
+            healed = [self._heal(*each) for each in zip(items, prompts, constraints, strict=True)]
+            prompts, constraints = [ids for ids, _ in healed], [one for _, one in healed]
+        events = self._submit(
+            prompts,
+            sampling,
+            lambda event: event,
+            constraints=constraints,
+            streamed=stream,
+            cache_salt=cache_salt,
+        )
         if stream:
             return events
         completions = _fold(events)
@@ -258,8 +296,11 @@ class LLM:
         sampling: SamplingParams | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         cache_salt: str = "",
+        constraint: ConstraintSpec | None = None,
         **variables: Any,
     ) -> Completion: ...
 
@@ -270,8 +311,11 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> list[Completion]: ...
 
@@ -282,8 +326,11 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: Literal[True],
         cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> EventStream[ChatEvent]: ...
 
@@ -293,8 +340,11 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: bool = False,
         cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> Completion | list[Completion] | EventStream[ChatEvent]:
         """Answer a conversation, or a list of conversations that are computed together.
@@ -302,30 +352,57 @@ class LLM:
         Args:
             messages: mappings with `role` and `content`, the oldest first; or a list of such conversations.
             sampling: as for `generate`.
-            tools: descriptions of functions, for templates that show them to the model.
+            tools: functions that the model may call: `{"type": "function", "function": {"name", "description",
+                "parameters"}}`, with a JSON schema of the parameters.
+            tool_choice: "none", "auto", "required", or `{"type": "function", "function": {"name": NAME}}`; None:
+                "auto" where there are tools. With "none" the tools are not shown to the model.
+            parallel_tool_calls: False holds the model to one call in an answer.
             stream: return an iterator over events instead of waiting for the end.
             cache_salt: as for `generate`.
+            constraint: what the answer must look like; for a list also one for each conversation. Where the template
+                has the model think first, it holds from the end of that on.
             variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
                 of `ChatTemplate.render`.
 
         Raises:
             TemplateError: the template refuses the messages, failed, or was stopped.
-            InvalidRequestError, ContextLengthError, TokenizerError, EngineError: as for `generate`.
+            InvalidRequestError: a message or tool is malformed, or `tool_choice` names none of the tools; and as for
+                `generate`.
+            ContextLengthError, TokenizerError, EngineError: as for `generate`.
         """
         is_batch = _is_list(messages) and _is_list(messages[0])
         conversations = cast(Sequence[Messages], messages if is_batch else [messages])
         template = self._chat_template()
+        offered = read_tools(check_tools(tools))
+        choice = read_tool_choice(tool_choice, offered, parallel_tool_calls)
+        if constraint is not None and choice.mode != "none":
+            raise InvalidRequestError(
+                "constraint cannot be combined with tools, whose calls it would forbid; leave out one of them, or set "
+                "tool_choice to 'none'",
+                field="constraint",
+            )
+        if choice.mode == "none":
+            tools, offered = None, ()
         rendered = [template.render(conversation, tools=tools, **variables) for conversation in conversations]
         prompts = [self._encode_chat(prompt.text) for prompt in rendered]
-        parsers = [template.reasoning_parser(prompt.text) for prompt in rendered]
+        parsers = [template.answer_parser(prompt.text, tools=offered, choice=choice) for prompt in rendered]
         shown = [self._tokens_shown(parser.markers) for parser in parsers]
-        answers = [_Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
-        by_id: dict[str, _Answer] = {}
+        answers = [Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
+        given = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
+        texts = [prompt.text for prompt in rendered]
+        constraints = [
+            _after_reasoning(one, parser)
+            if one is not None
+            else self._tool_constraint(offered, choice, text, shown_here)
+            for one, parser, text, shown_here in zip(given, parsers, texts, shown, strict=True)
+        ]
+        by_id: dict[str, Answer] = {}
         events = self._submit(
             prompts,
             sampling,
             lambda event: by_id[event.request_id].translate(event),
             shown,
+            constraints,
             streamed=stream,
             cache_salt=cache_salt,
         )
@@ -341,6 +418,7 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         translate: Callable[[Event], E],
         shown: Sequence[Mapping[int, str]] = (),
+        constraints: Sequence[ConstraintSpec | None] = (),
         *,
         streamed: bool,
         cache_salt: str = "",
@@ -349,8 +427,10 @@ class LLM:
         requests = []
         if sampling is None:
             sampling = self.default_sampling
-        each = zip(prompts, _for_each(sampling, len(prompts)), shown or [{}] * len(prompts), strict=True)
-        for token_ids, one, shown_tokens in each:
+        num_prompts = len(prompts)
+        samplings = _for_each(sampling, num_prompts, SamplingParams, "sampling")
+        each = zip(prompts, samplings, shown or [{}] * num_prompts, constraints or [None] * num_prompts, strict=True)
+        for token_ids, one, shown_tokens, constraint in each:
             request_id = shared.new_id()
             if one.seed is None and self._seed is not None:
                 one = dataclasses.replace(one, seed=self._seed + int(request_id) - 1)
@@ -360,6 +440,7 @@ class LLM:
                     tuple(token_ids),
                     one,
                     shown_tokens=shown_tokens,
+                    constraint=constraint,
                     streamed=streamed,
                     cache_salt=cache_salt,
                     context_shift=self.context_shift,
@@ -491,6 +572,14 @@ class LLM:
         token_ids = self.tokenizer.encode(prompt, parse_special=parse_special)
         return _without_second_bos(token_ids, self.tokenizer)
 
+    def _heal(
+        self, prompt: Any, token_ids: Sequence[int], constraint: ConstraintSpec | None
+    ) -> tuple[Sequence[int], ConstraintSpec | None]:
+        """A prompt that was given as text, without the end that the model should write as part of a longer token."""
+        if constraint is None or not isinstance(prompt, str) or self._constraints is None:
+            return token_ids, constraint
+        return heal_prompt(token_ids, constraint, self._constraints)
+
     def _encode_chat(self, text: str) -> Sequence[int]:
         """A rendered conversation as tokens. Templates write BOS or leave it to the tokenizer: it comes once."""
         tokenizer = self.tokenizer
@@ -510,6 +599,21 @@ class LLM:
                 if len(ids) == 1 and tokenizer.token_bytes(ids[0]) == text.encode("utf-8")
             }
         return self._shown_tokens[markers]
+
+    def _tool_constraint(
+        self, tools: Sequence[Tool], choice: ToolChoice, prompt: str, shown: Mapping[int, str]
+    ) -> ConstraintSpec | None:
+        """What holds an answer to the tools of its request; None where it may be anything."""
+        if not tools:
+            return None
+        control_ids = self.tokenizer.control_token_ids | self.tokenizer.end_of_generation_ids
+        token_ids = {text: token_id for token_id, text in shown.items() if token_id in control_ids}
+        grammar = self._chat_template().tool_grammar(tools, choice, prompt, token_ids)
+        if grammar is None or grammar.after:  # a trigger in the middle of reasoning would end it
+            return None
+        return ConstraintSpec.lark(
+            grammar.source, triggers=grammar.triggers, includes_trigger=bool(grammar.triggers), field="tools"
+        )
 
     # --- resources ---------------------------------------------------------------------------------------------------
 
@@ -543,37 +647,6 @@ class LLM:
             return self._template
 
 
-class _Answer:
-    """Splits the text of one chat request into reasoning and answer."""
-
-    def __init__(self, parser: ReasoningParser, warnings: tuple[str, ...]) -> None:
-        self._parser = parser
-        self._warnings = warnings  # for the first event
-
-    def translate(self, event: Event) -> ChatEvent:
-        reasoning, text = self._parser.append(event.text)
-        if event.finish_reason is not None:
-            rest = self._parser.flush()
-            reasoning, text = reasoning + rest[0], text + rest[1]
-        warnings, self._warnings = self._warnings + event.warnings, ()
-        return ChatEvent(
-            event.request_id,
-            event.token_ids,
-            text,
-            event.finish_reason,
-            event.usage,
-            event.timings,
-            warnings,
-            event.seed,
-            event.error,
-            choice=event.choice,
-            reuse=event.reuse,
-            logprobs=event.logprobs,
-            prompt_logprobs=event.prompt_logprobs,
-            reasoning=reasoning,
-        )
-
-
 def _fold(stream: EventStream[E]) -> list[Completion]:
     """What all events of each request come to."""
     events: dict[str, list[E]] = {request_id: [] for request_id in stream.request_ids}
@@ -588,15 +661,26 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
 
 
-def _for_each(sampling: SamplingParams | Sequence[SamplingParams], num_prompts: int) -> Sequence[SamplingParams]:
-    if isinstance(sampling, SamplingParams):
-        return [sampling] * num_prompts
-    if len(sampling) != num_prompts:
+def _for_each(given: T | Sequence[T], num_prompts: int, kind: type[Any], field: str) -> Sequence[T]:
+    """One for every prompt: what was given for all of them, or for each."""
+    if given is None or isinstance(given, kind):
+        return [cast(T, given)] * num_prompts
+    each = cast(Sequence[T], given)
+    if not _is_list(each) or not all(one is None or isinstance(one, kind) for one in each):
+        raise InvalidRequestError(f"{field} must be a {kind.__name__}, or one for each prompt", field=field)
+    if len(each) != num_prompts:
         raise InvalidRequestError(
-            f"there are {len(sampling)} sampling parameters for {num_prompts} prompts; give one, or one for each",
-            field="sampling",
+            f"{field}: {len(each)} are given for {num_prompts} prompts; give one, or one for each", field=field
         )
-    return sampling
+    return each
+
+
+def _after_reasoning(constraint: ConstraintSpec | None, parser: AnswerParser) -> ConstraintSpec | None:
+    """The constraint, from the end of the reasoning on where the prompt has begun it."""
+    triggers = parser.answer_triggers
+    if constraint is None or constraint.triggers or not triggers:
+        return constraint
+    return dataclasses.replace(constraint, triggers=triggers, is_required=True, leading_whitespace=True)
 
 
 def _whole_numbers(token_ids: Any) -> tuple[int, ...]:

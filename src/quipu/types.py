@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from quipu.errors import InvalidRequestError
 
@@ -21,6 +22,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # an end-of-generation token or a stop string
     LENGTH = "length"  # max_tokens reached, or the context is full
+    TOOL_CALLS = "tool_calls"  # the answer calls tools and waits for their results; chat only
     ABORT = "abort"  # the caller went away
     ERROR = "error"  # an internal failure
     DEADLINE = "deadline"  # the request's deadline has passed, or could not have been met
@@ -352,6 +354,132 @@ class Reuse:
     reason: str
 
 
+class ConstraintKind(StrEnum):
+    """What describes the texts that a constrained answer may be."""
+
+    JSON_OBJECT = "json_object"  # any JSON object
+    JSON_SCHEMA = "json_schema"  # JSON that a schema allows
+    REGEX = "regex"  # a regular expression that the whole answer matches
+    CHOICE = "choice"  # one of a list of texts
+    LARK = "lark"  # a grammar in llguidance's dialect of Lark
+    GBNF = "gbnf"  # a grammar in llama.cpp's notation
+
+
+class Whitespace(StrEnum):
+    """Where constrained JSON may have whitespace."""
+
+    LINE = "line"  # a space after a comma or a colon
+    FLEXIBLE = "flexible"  # a space, or a line break and indentation, between any two symbols
+    COMPACT = "compact"  # nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class ConstraintSpec:
+    """What an answer must look like. The class methods make one from plain values.
+
+    Attributes:
+        kind: how `source` is to be read.
+        source: the schema as JSON text, the regular expression, the choices as a JSON list, or the grammar.
+        triggers: strings or token ids. Where there are any, the answer is free until the first of them appears, and
+            constrained from there on.
+        is_required: where there are triggers, the answer must not end before one of them.
+        includes_trigger: the constraint describes the trigger too, not only what follows it.
+        whitespace: where JSON may have whitespace.
+        leading_whitespace: whitespace may come before the constrained text.
+        prefix: the end of the prompt that was taken off it, so that the model can write it again as part of a longer
+            token; the answer must begin with it, and it is no part of the answer's text.
+        field: what errors call the constraint: the name of the parameter that brought it.
+    """
+
+    kind: ConstraintKind
+    source: str = ""
+    triggers: tuple[str | int, ...] = ()
+    is_required: bool = False
+    includes_trigger: bool = False
+    whitespace: Whitespace = Whitespace.LINE
+    leading_whitespace: bool = False
+    prefix: str = ""
+    field: str = "constraint"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", _member(ConstraintKind, self.kind, f"{self.field}.kind"))
+        object.__setattr__(self, "whitespace", _member(Whitespace, self.whitespace, f"{self.field}.whitespace"))
+        object.__setattr__(self, "triggers", tuple(self.triggers))
+        _require(isinstance(self.source, str), self.field, "text", type(self.source).__name__)
+        name = f"{self.field}.triggers"
+        _require(len(self.triggers) <= _MAX_TRIGGERS, name, f"at most {_MAX_TRIGGERS}", len(self.triggers))
+        for trigger in self.triggers:
+            is_text = isinstance(trigger, str) and 0 < len(trigger) <= _MAX_STOP_LENGTH
+            is_id = _is_whole(trigger) and isinstance(trigger, int) and trigger >= 0
+            _require(is_text or is_id, name, f"strings of 1 to {_MAX_STOP_LENGTH} characters or token ids", trigger)
+
+    @classmethod
+    def json_object(cls, **options: Any) -> ConstraintSpec:
+        """Any JSON object. `options` are further attributes."""
+        return cls(ConstraintKind.JSON_OBJECT, **options)
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any] | bool | str, **options: Any) -> ConstraintSpec:
+        """JSON that `schema` allows, given as a value or as JSON text. `options` are further attributes.
+
+        Raises:
+            InvalidRequestError: the value cannot be written as JSON.
+        """
+        name = options.get("field", "constraint")
+        if isinstance(schema, str):
+            return cls(ConstraintKind.JSON_SCHEMA, schema, **options)
+        _require(isinstance(schema, Mapping | bool), name, "a JSON object, true or false", type(schema).__name__)
+        try:
+            source = json.dumps(schema, allow_nan=False, ensure_ascii=False, default=_as_dict)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequestError(f"{name} cannot be written as JSON: {error}", field=name) from None
+        return cls(ConstraintKind.JSON_SCHEMA, source, **options)
+
+    @classmethod
+    def regex(cls, pattern: str, **options: Any) -> ConstraintSpec:
+        """Text that `pattern` matches from end to end. `options` are further attributes."""
+        return cls(ConstraintKind.REGEX, pattern, **options)
+
+    @classmethod
+    def choice(cls, choices: Sequence[str], **options: Any) -> ConstraintSpec:
+        """One of `choices`. `options` are further attributes.
+
+        Raises:
+            InvalidRequestError: there are no choices, or one is not text.
+        """
+        name = options.get("field", "constraint")
+        is_list = not isinstance(choices, str) and all(isinstance(choice, str) for choice in choices)
+        _require(is_list and len(choices) > 0, name, "a list of one or more strings", choices)
+        return cls(ConstraintKind.CHOICE, json.dumps(list(choices)), **options)
+
+    @classmethod
+    def lark(cls, grammar: str, **options: Any) -> ConstraintSpec:
+        """Text that a Lark grammar produces from `start`. `options` are further attributes."""
+        return cls(ConstraintKind.LARK, grammar, **options)
+
+    @classmethod
+    def gbnf(cls, grammar: str, **options: Any) -> ConstraintSpec:
+        """Text that a GBNF grammar produces from `root`. `options` are further attributes."""
+        return cls(ConstraintKind.GBNF, grammar, **options)
+
+
+_MAX_TRIGGERS = 64
+_Member = TypeVar("_Member", bound=StrEnum)
+
+
+def _member(kind: type[_Member], value: object, field_name: str) -> _Member:
+    names = [member.value for member in kind]
+    if not isinstance(value, str) or value not in names:
+        raise InvalidRequestError(f"{field_name} must be one of {', '.join(names)}, not {value!r}", field=field_name)
+    return kind(value)
+
+
+def _as_dict(value: object) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A prompt and how to continue it, as the engine receives it.
@@ -371,6 +499,7 @@ class Request:
         cache_salt: only requests with the same salt reuse each other's work; one for each tenant keeps them apart.
         context_shift: when the context is full, drop the oldest half instead of ending, with a warning.
         keep: tokens at the beginning that a context shift never drops; -1: the whole prompt.
+        constraint: what the answer must look like; None: anything.
     """
 
     request_id: str
@@ -387,6 +516,7 @@ class Request:
     cache_salt: str = ""
     context_shift: bool = False
     keep: int = 0
+    constraint: ConstraintSpec | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -435,6 +565,7 @@ class Event:
         warnings: anything the user should know (an ignored option, a fall-back).
         seed: the seed in use; set on the last event.
         error: one sentence that says what went wrong, where finish_reason is ERROR or DEADLINE.
+        error_field: where the request itself was at fault, the name of the field that is wrong.
         logits: float32 [tokens, vocab], the logits of the prompt tokens that this step computed, where asked for.
         choice: which of the request's choices it belongs to, from 0.
         reuse: what the prefix cache did for the prompt; None until the request has begun.
@@ -451,6 +582,7 @@ class Event:
     warnings: tuple[str, ...] = ()
     seed: int | None = None
     error: str = ""
+    error_field: str = ""
     logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     choice: int = 0
     reuse: Reuse | None = None
@@ -459,14 +591,62 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """What an event adds to one tool call. The first delta of a call brings its id and name.
+
+    Attributes:
+        index: counts the calls of one answer.
+        id: names the call, for the message with its result.
+        name: of the tool.
+        arguments: the next piece of the arguments; the pieces of a call make up one JSON object.
+        is_withdrawn: it was no call after all, and all of its text is in the event's `text`.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    is_withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model wants called.
+
+    Attributes:
+        id: names the call, for the message with its result.
+        name: of the tool.
+        arguments: a JSON object, as text.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+    @staticmethod
+    def fold(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
+        """The calls that deltas come to."""
+        by_index: dict[int, list[ToolCallDelta]] = {}
+        for delta in deltas:
+            by_index.setdefault(delta.index, []).append(delta)
+        return tuple(
+            ToolCall(of_one[0].id, of_one[0].name, "".join(delta.arguments for delta in of_one))
+            for of_one in by_index.values()
+            if not of_one[-1].is_withdrawn
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ChatEvent(Event):
     """An event of a chat: `text` is the answer only.
 
     Attributes:
         reasoning: what the model thought aloud since the last event.
+        tool_calls: what was added to the tool calls since the last event, in order.
     """
 
     reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,6 +666,7 @@ class Completion:
         reuse: what the prefix cache did for the prompt; None where the request never began.
         logprobs: one for each of `token_ids`, where asked for.
         prompt_logprobs: of the prompt from its second token on, where asked for.
+        tool_calls: the tools that the model wants called; chat only.
     """
 
     text: str
@@ -500,6 +681,7 @@ class Completion:
     reuse: Reuse | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Completion:
@@ -519,4 +701,5 @@ class Completion:
             last.reuse,
             tuple(logprobs for event in events for logprobs in event.logprobs),
             tuple(logprobs for event in events for logprobs in event.prompt_logprobs),
+            ToolCall.fold(delta for event in events if isinstance(event, ChatEvent) for delta in event.tool_calls),
         )

@@ -72,6 +72,7 @@ def print_json(
     report: dict[str, Any] = {
         "text": reply.text,
         "reasoning": reply.reasoning,
+        "tool_calls": [dataclasses.asdict(call) for call in reply.tool_calls],
         "finish_reason": reply.finish_reason.value,
         "seed": reply.seed,
         "ctx_size": conversation.llm.ctx_size,

@@ -36,7 +36,8 @@ def run(options: RunOptions) -> int:
     screen = Screen(sys.stdout, sys.stderr, colour=options.color, show_reasoning=not options.hide_thinking)
     # Everything that can be wrong with the command line is found before the model is loaded.
     options.sampling_params()
-    arguments, template = options.llm_arguments(), options.template()
+    options.tool_definitions()
+    arguments, template, constraint = options.llm_arguments(), options.template(), options.constraint()
     path = resolve_model(name)
     with GGUFReader(path) as reader:
         facts, shards = describe_model(reader), reader.shards
@@ -46,6 +47,8 @@ def run(options: RunOptions) -> int:
     if options.json and mode is Mode.CONVERSE:
         raise UsageError("--json prints one answer; give a prompt with -p, and none of -cnv, -i, -if, -mli")
     raw = options.is_raw(mode, has_template=has_template)
+    if raw and options.tools is not None:
+        raise UsageError("raw text has no tools: leave out --tools, or converse through a chat template")
     _announce(options, screen, prompt, raw=raw)
     set_priority(options.priority, screen)
     page_in(shards)
@@ -56,6 +59,7 @@ def run(options: RunOptions) -> int:
         for line in llm.warnings if not options.json else ():
             screen.warn(line)
         conversation: Conversation = TextConversation(llm) if raw else ChatConversation(llm)
+        conversation.constraint = constraint
         system = options.system_text()
         if system is not None:
             conversation.set_system(system)
@@ -96,7 +100,12 @@ def _announce(options: RunOptions, screen: Screen, prompt: str | None, *, raw: b
 
 
 def _variables(options: RunOptions) -> dict[str, Any]:
-    return {} if options.think is None else {"enable_thinking": options.think}
+    """Further arguments of `LLM.chat`."""
+    tools = options.tool_definitions()
+    return {
+        **({} if options.think is None else {"enable_thinking": options.think}),
+        **({} if tools is None else {"tools": tools}),
+    }
 
 
 def _once(options: RunOptions, conversation: Conversation, screen: Screen, prompt: str, load_s: float) -> int:

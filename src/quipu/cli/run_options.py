@@ -5,6 +5,7 @@ Everything here is a function of the options and of what the file offers, so tha
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -13,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from quipu.chat import check_tools, read_tools
+from quipu.cli.constraint_options import ConstraintOptions
 from quipu.cli.load_options import LoadOptions
 from quipu.cli.sampling_options import SamplingOptions
 from quipu.cli.texts import checked_text, read_text, unescape
@@ -34,7 +37,7 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(SamplingOptions, LoadOptions):
+class RunOptions(ConstraintOptions, SamplingOptions, LoadOptions):
     """Everything that can follow `quipu run`."""
 
     words: Annotated[
@@ -142,6 +145,14 @@ class RunOptions(SamplingOptions, LoadOptions):
     think: Annotated[
         bool | None,
         _conversation("--think/--no-think", help="ask the chat template for reasoning, or for none"),
+    ] = None
+    tools: Annotated[
+        str | None,
+        _conversation(
+            "--tools",
+            metavar="FILE",
+            help="functions that the model may call: a JSON list, as OpenAI's clients send it",
+        ),
     ] = None
     hide_thinking: Annotated[
         bool,
@@ -262,6 +273,24 @@ class RunOptions(SamplingOptions, LoadOptions):
         if piped:
             parts.append(piped.removesuffix("\n"))
         return "\n".join(parts) if parts else None
+
+    def tool_definitions(self) -> list[Any] | None:
+        """The tools in the file of --tools, or None.
+
+        Raises:
+            UsageError: the file cannot be read, or is not a JSON list.
+            InvalidRequestError: one of the tools is malformed.
+        """
+        if self.tools is None:
+            return None
+        try:
+            tools = json.loads(read_text(self.tools))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{self.tools} is not JSON: {error}") from None
+        if not isinstance(tools, list):
+            raise UsageError(f"{self.tools} must hold a JSON list of tools; put the tool in brackets")
+        read_tools(check_tools(tools))
+        return tools
 
     def template(self) -> str | None:
         """The name of a built-in chat template or the text of one in a file; None for the model's own.

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.program import Backend, Recorder
+from quipu.engine.constraining import CompileConstraint, Constraining, Refusal
 from quipu.engine.deadlines import Deadlines
 from quipu.engine.fairness import AGING_S
 from quipu.engine.machine import available_memory_bytes
@@ -40,9 +41,9 @@ from quipu.engine.sequence_cache import (
 )
 from quipu.engine.step_time import StepTimeModel, StepTimes
 from quipu.engine.token_texts import TokenTexts
-from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
+from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
-from quipu.types import Event, FinishReason, Request, SamplingParams, TokenLogprobs
+from quipu.types import ConstraintSpec, Event, FinishReason, Request, SamplingParams, TokenLogprobs
 
 if TYPE_CHECKING:
     from random import Random
@@ -130,6 +131,7 @@ class Engine:
         itl_target_s: float | None = None,
         aging_s: float = AGING_S,
         deterministic: bool = False,
+        compile_constraint: CompileConstraint | None = None,
         shuffle_pages: Random | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -152,6 +154,7 @@ class Engine:
             aging_s: time in which a waiting request climbs one priority.
             deterministic: give a request the same tokens and logits, bit for bit, whatever else is computed beside it
                 and however its prompt is cut. Long prompts take several times as long.
+            compile_constraint: makes a constraint; called in threads. None: constrained requests are refused.
             shuffle_pages: hands out pages in random order; for tests.
             clock: seconds that only grow; for tests.
 
@@ -207,6 +210,7 @@ class Engine:
             aging_s=aging_s,
         )
         self._deadlines = Deadlines()
+        self._constraining = Constraining(compile_constraint, self.vocab_size)
         self._live: dict[str, list[SequenceState]] = {}  # the choices of each request that have not ended
         self._arrivals: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
@@ -260,11 +264,14 @@ class Engine:
             self.step_time.last_times,
         )
 
-    def check(self, prompt_token_ids: Sequence[int], sampling: SamplingParams) -> None:
+    def check(
+        self, prompt_token_ids: Sequence[int], sampling: SamplingParams, constraint: ConstraintSpec | None = None
+    ) -> None:
         """Refuse what could never be carried out.
 
         Raises:
-            InvalidRequestError: the prompt is empty, or a token id is not in the vocabulary.
+            InvalidRequestError: the prompt is empty, a token id is not in the vocabulary, or there is a constraint and
+                no vocabulary.
             ContextLengthError: the prompt leaves no room for a token in the context.
         """
         if len(prompt_token_ids) == 0:
@@ -272,6 +279,7 @@ class Engine:
         self._check_ids("prompt", prompt_token_ids)
         self._check_ids("logit_bias", tuple(sampling.logit_bias))
         self._check_ids("stop_token_ids", sampling.stop_token_ids)
+        self._constraining.check(constraint)
         room_for_token = 0 if sampling.max_tokens == 0 else 1
         if len(prompt_token_ids) + room_for_token > self.ctx_size:
             raise ContextLengthError(len(prompt_token_ids), self.ctx_size)
@@ -283,7 +291,7 @@ class Engine:
             InvalidRequestError: as for `check`, or the id is in use.
             ContextLengthError: as for `check`.
         """
-        self.check(request.prompt_token_ids, request.sampling)
+        self.check(request.prompt_token_ids, request.sampling, request.constraint)
         check_shift(request, self.ctx_size)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
@@ -317,11 +325,13 @@ class Engine:
         """Let arrivals, aborts and deadlines take effect without computing anything, and return the events."""
         while self._arrivals:
             sequence = self._arrivals.popleft()
+            if request_constraint := sequence.request.constraint:
+                sequence.pending = self._constraining.submit(sequence, request_constraint)
             self._cache.arrive(sequence)
             self._scheduler.add(sequence)
             if sequence.request.deadline_s is not None:
                 self._deadlines.add(sequence)
-        events = []
+        events = [self._refuse(refusal) for refusal in self._constraining.settle()]
         while self._aborts:
             choices = list(self._live.get(self._aborts.popleft(), ()))
             events += [self._end(sequence, FinishReason.ABORT) for sequence in choices]
@@ -337,6 +347,7 @@ class Engine:
         self._aborts.clear()
         self._deadlines.clear()
         self._scheduler.clear()
+        self._constraining.reset()
         self._live.clear()
         self.clear_cache()  # of what the step was writing, nothing can be said
 
@@ -346,7 +357,8 @@ class Engine:
             self._cache.cache.clear()
 
     def close(self) -> None:
-        """End the threads that write and read pages on disk."""
+        """End the threads that compile constraints, and those that write and read pages on disk."""
+        self._constraining.close()
         if self._cache.store is not None:
             self._cache.store.close()
 
@@ -464,15 +476,21 @@ class Engine:
             choices.append(sequence)
         return choices
 
-    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> list[Drawn]:
-        """What was chosen for every share of the step that samples."""
+    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> list[Drawn | Refusal]:
+        """What was chosen for every share of the step that samples, or why nothing can be."""
         sampling = [work for work in step if work.samples]
         if not sampling:
             return []
         if len(sampling) < len(logits):
             last_rows = itertools.accumulate(work.num_outputs for work in step)
             logits = logits[[end - 1 for end, work in zip(last_rows, step, strict=True) if work.samples]]
-        return self._sampler.sample_batch(logits, [_draw(work.sequence) for work in sampling])
+        masks, refused = self._constraining.fill([(work.sequence, ()) for work in sampling])
+        draws = [_draw(work.sequence, masks.get(work.sequence)) for work in sampling]
+        drawn: list[Drawn | Refusal] = list(self._sampler.sample_batch(logits, draws))
+        if refused:
+            failed = {refusal.sequence: refusal for refusal in refused}
+            drawn = [failed.get(work.sequence, one) for work, one in zip(sampling, drawn, strict=True)]
+        return drawn
 
     def _observe(self, step: list[Work], seconds: float) -> None:
         """Count a step, and learn from the time it took."""
@@ -484,7 +502,9 @@ class Engine:
         self._num_tokens += num_tokens
         self._num_step_tokens = num_tokens
 
-    def _commit(self, step: list[Work], logits: NDArray[np.float32], drawn: list[Drawn], now_s: float) -> list[Event]:
+    def _commit(
+        self, step: list[Work], logits: NDArray[np.float32], drawn: list[Drawn | Refusal], now_s: float
+    ) -> list[Event]:
         """Advance every sequence of the step, and report what is new."""
         events = []
         first_row = 0
@@ -497,12 +517,13 @@ class Engine:
             self._scheduler.advance(work)
             token_ids: tuple[int, ...] = ()
             text = ""
-            if chosen is not None and chosen.token_ids[-1] >= 0:
+            if isinstance(chosen, Drawn) and chosen.token_ids[-1] >= 0:
                 token_ids = tuple(chosen.token_ids)
                 text = sequence.add_token(token_ids[0], now_s)
+                text += self._follow(sequence, token_ids)
                 self._scheduler.generated(sequence)
             elif chosen is not None:
-                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen.token_ids[-1]))
+                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen, sequence.request))
                 sequence.prefix = None  # what led to it is not kept
             self._cache.computed(sequence)
             if sequence.is_full:
@@ -510,7 +531,7 @@ class Engine:
             rows = prompt_rows.copy() if work.num_prompt_rows and sequence.request.prompt_logits else None
             if token_ids or rows is not None or prompt_logprobs or sequence.finish_reason is not None:
                 event = sequence.event(token_ids, text, now_s, rows)
-                logprobs = chosen.logprobs if chosen is not None else None
+                logprobs = chosen.logprobs if isinstance(chosen, Drawn) else None
                 if logprobs or prompt_logprobs:
                     event = dataclasses.replace(event, logprobs=tuple(logprobs or ()), prompt_logprobs=prompt_logprobs)
                 events.append(event)
@@ -528,6 +549,21 @@ class Engine:
             return ()
         return tuple(self._sampler.logprobs(rows[: len(tokens)], tokens, num_top))
 
+    def _follow(self, sequence: SequenceState, token_ids: tuple[int, ...]) -> str:
+        """Move the constraint on; the text that becomes final because the answer is complete, or cannot go on."""
+        if sequence.finish_reason is FinishReason.STOP:
+            return ""
+        try:
+            is_complete = self._constraining.accept(sequence, token_ids)
+        except EngineError as error:
+            return sequence.end(FinishReason.ERROR, str(error))
+        return sequence.end(FinishReason.STOP) if is_complete else ""
+
+    def _refuse(self, refusal: Refusal) -> Event:
+        """End a request whose constraint cannot be carried out."""
+        refusal.sequence.error_field = refusal.field
+        return self._end(refusal.sequence, FinishReason.ERROR, refusal.error)
+
     def _end(self, sequence: SequenceState, reason: FinishReason, error: str = "") -> Event:
         """End a sequence from outside."""
         text = sequence.end(reason, error)
@@ -538,6 +574,7 @@ class Engine:
     def _drop(self, sequence: SequenceState) -> None:
         if sequence.num_computed:
             self.last_ended = sequence.tokens(0, sequence.num_computed).copy(), sequence.request.cache_salt
+        self._constraining.drop(sequence)
         self._scheduler.remove(sequence)
         if sequence.request.deadline_s is not None:
             self._deadlines.forget(sequence)
@@ -559,7 +596,7 @@ def _deadline_error(sequence: SequenceState, now_s: float) -> str:
     return f"{limit} would have been missed, as the prompt alone takes longer than what is left of it; allow more time"
 
 
-def _draw(sequence: SequenceState) -> Draw:
+def _draw(sequence: SequenceState, masks: NDArray[np.int32] | None) -> Draw:
     num_logprobs = sequence.request.sampling.logprobs
     return Draw(
         sequence.chain,
@@ -568,11 +605,16 @@ def _draw(sequence: SequenceState) -> Draw:
         sequence.seed,
         sequence.position,
         _NO_DRAFTS,
+        masks,
         num_logprobs=-1 if num_logprobs is None else num_logprobs,
     )
 
 
-def _sampling_error(code: int) -> str:
-    if code == NOT_A_NUMBER:
+def _sampling_error(chosen: Drawn | Refusal, request: Request) -> str:
+    if isinstance(chosen, Refusal):
+        return chosen.error
+    if chosen.token_ids[-1] == NOT_A_NUMBER:
         return "the model produced NaN or infinite logits; the file is damaged, or its type is too coarse for the model"
+    if request.constraint is not None:
+        return "logit_bias and the constraint leave no token that both allow; allow at least one"
     return "logit_bias forbids every token; allow at least one"

@@ -63,6 +63,7 @@ class SequenceState:
         arrival_s, started_s, first_token_s: moments; None until they come.
         finish_reason: None while it runs.
         error: one sentence, where it failed.
+        error_field: the name of the field at fault, where the request was.
     """
 
     def __init__(
@@ -109,6 +110,9 @@ class SequenceState:
         self.first_token_s: float | None = None
         self.finish_reason: FinishReason | None = None
         self.error = ""
+        self.error_field = ""
+        # The end of the prompt that the model writes again, which is no part of the answer.
+        self._num_hidden = len(request.constraint.prefix) if request.constraint is not None else 0
         room = ENDLESS if request.context_shift else ctx_size - self.num_prompt
         self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
         self._tokens = np.empty(self.num_prompt + min(self.max_tokens, 256), dtype=np.int32)
@@ -248,6 +252,7 @@ class SequenceState:
             warnings=warnings,
             seed=self.seed if finished else None,
             error=self.error,
+            error_field=self.error_field,
             logits=logits,
             choice=self.choice,
             reuse=self.reuse,
@@ -259,6 +264,8 @@ class SequenceState:
             return ""
         shown = self.request.shown_tokens.get(token_id)
         text = self._detokenizer.append([token_id]) if shown is None else self._detokenizer.flush() + shown
+        if self._num_hidden:
+            text, self._num_hidden = text[self._num_hidden :], max(0, self._num_hidden - len(text))
         if self.num_generated <= self.request.sampling.min_tokens:
             return text
         return self._stop.append(text)

@@ -78,7 +78,7 @@ class SharedEngine:
         """
         requests = list(requests)
         for request in requests:
-            self.engine.check(request.prompt_token_ids, request.sampling)
+            self.engine.check(request.prompt_token_ids, request.sampling, request.constraint)
             check_shift(request, self.engine.ctx_size)
         inbox = Inbox(requests)
         with self._changed:
