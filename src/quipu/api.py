@@ -670,7 +670,8 @@ def _for_each(given: T | Sequence[T], num_prompts: int, kind: type[Any], field: 
         raise InvalidRequestError(f"{field} must be a {kind.__name__}, or one for each prompt", field=field)
     if len(each) != num_prompts:
         raise InvalidRequestError(
-            f"{field}: {len(each)} are given for {num_prompts} prompts; give one, or one for each", field=field
+            f"there are {len(each)} {field} parameters for {num_prompts} prompts; give one, or one for each",
+            field=field,
         )
     return each
 
