@@ -152,7 +152,7 @@ class SamplingParams:
         for name, lowest, highest in _NUMBERS:
             value = getattr(self, name)
             is_inside = _is_number(value) and lowest <= value <= highest
-            _require(is_inside, name, f"a number from {lowest:g} to {highest:g}", value)
+            _require(is_inside, name, f"between {lowest:g} and {highest:g}", value)
         for name, lowest, expected in _COUNTS:
             value = getattr(self, name)
             is_inside = _is_whole(value) and lowest <= value <= _LARGEST_COUNT

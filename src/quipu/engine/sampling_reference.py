@@ -368,7 +368,7 @@ def _combine_beginnings(weights: list[int], pieces: list[bytes]) -> list[int]:
 
 
 def _dist(play: Play, state: ReferenceState) -> Choice:
-    return draw(play, play.distances)
+    return draw(play, play.logits[play.ids])
 
 
 def _greedy(play: Play, state: ReferenceState) -> Choice:
@@ -386,7 +386,7 @@ def _adaptive_p(play: Play, state: ReferenceState, target: float, decay: float) 
     probabilities = (weights.astype(np.float64) / total).astype(np.float32)
     distances = np.abs((probabilities - aim) * _WIDTH)
     preferences = _PEAK - _SHARPNESS * distances * distances / (np.float32(1.0) + distances)
-    choice = draw(play, preferences - preferences.max())
+    choice = draw(play, preferences)
     chosen = float(weights[np.searchsorted(play.ids, choice.token_id)]) / total
     state.values[:] = [chosen + decay * weighted_sum, 1.0 + decay * total_weight]
     return choice
@@ -431,25 +431,25 @@ def _mirostat_v2(play: Play, state: ReferenceState, tau: float, eta: float) -> C
 
 def _observed(play: Play, state: ReferenceState, tau: float, eta: float) -> Choice:
     """Draw, and move mu by how far the surprise was from tau."""
-    choice = draw(play, play.distances)
+    choice = draw(play, play.logits[play.ids])
     chosen = float(choice.weights[np.searchsorted(choice.ids, choice.token_id)])
     surprise = -math.log2(chosen / float(int(choice.weights.sum())))
     state.values[0] -= eta * (surprise - tau)
     return choice
 
 
-def draw(play: Play, distances: NDArray[np.float32]) -> Choice:
+def draw(play: Play, values: NDArray[np.float32]) -> Choice:
     """Pick by probability: the first token, by id, at which the running sum exceeds word / 2^64 of the whole.
 
     Args:
-        distances: of the tokens in play from the likeliest; 0 or less.
+        values: logits of the tokens in play, or what stands for them.
     """
-    weights = masses(distances)
+    weights = masses(values - values.max())
     sums = np.cumsum(weights)
     target = (random_word(play.seed, play.position) * int(sums[-1])) >> 64
     token = int(play.ids[np.searchsorted(sums, np.uint64(target), side="right")])
     has_weight = weights > 0
-    return Choice(token, play.ids[has_weight], weights[has_weight], distances[has_weight])
+    return Choice(token, play.ids[has_weight], weights[has_weight], values[has_weight])
 
 
 _STEPS: Mapping[str, Callable[[Play, ChainStep, NDArray[np.int32]], None]] = MappingProxyType(
