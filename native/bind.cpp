@@ -57,6 +57,7 @@ NB_MODULE(_native, m) {
         "For each way of reading: (name, best bytes per second).");
     bind_program(m, kernels_in_use);
     bind_moe(m);
+    bind_encoder(m);
     bind_formats(m);
     bind_sample(m);
 }

@@ -1,4 +1,4 @@
-// Causal attention over the paged cache. The query heads that share a KV head, of several tokens, form the rows of two
+// Attention over the paged cache, causal unless the plan says otherwise. The query heads that share a KV head, of several tokens, form the rows of two
 // small matrix products per block of 64 keys; softmax is computed on line (arXiv:2205.14135), in powers of two, so any
 // context length needs one block of scores. A long context is cut into chunks whose partial results are merged
 // (arXiv:2311.01282).
@@ -171,7 +171,8 @@ struct AttentionUnit {
 
     // First position that query i sees of a window, and one behind its last.
     int first_seen(int i) const { return shape.window ? std::max(0, work.first_position + i + 1 - shape.window) : 0; }
-    int end_seen(int i) const { return work.first_position + i + 1; }
+    // The bound is met only without a causal mask, where the plan gives every query the last position.
+    int end_seen(int i) const { return std::min(work.first_position + i + 1, work.key_end); }
 };
 
 // q as [key_length][R] per register tile, with all factors of the score.

@@ -39,6 +39,20 @@ def append_moe(
     waits: bool,
 ) -> None: ...
 
+def append_embed_sum(
+    program: Program, tokens: Matrix, positions: Matrix | None, types: Matrix | None, out: ValueBuffer, waits: bool
+) -> None: ...
+def append_layer_norm(
+    program: Program,
+    x: ValueBuffer,
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    epsilon: float,
+    out: ValueBuffer,
+    waits: bool,
+) -> None: ...
+def append_activation(program: Program, name: str, x: ValueBuffer, out: ValueBuffer, waits: bool) -> None: ...
+
 class Team:
     def __init__(self, num_threads: int) -> None: ...
     @property
@@ -111,7 +125,7 @@ class Program:
     def rope(
         self, x: ValueBuffer, head_dim: int, neox: bool, table: RopeTable, out: ValueBuffer, waits: bool
     ) -> None: ...
-    def attention_plan(self, window: int, group_size: int) -> AttentionPlan: ...
+    def attention_plan(self, window: int, group_size: int, causal: bool) -> AttentionPlan: ...
     def attention(
         self,
         q: ValueBuffer,
@@ -141,6 +155,7 @@ class Program:
         kv_lengths: NDArray[np.int32],
         page_tables: NDArray[np.int32],
         output_rows: NDArray[np.int32],
+        token_types: NDArray[np.int32] | None = None,
     ) -> None: ...
     def read(self, value: ValueBuffer, num_rows: int) -> NDArray[np.float32]: ...
 

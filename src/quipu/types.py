@@ -24,6 +24,16 @@ class FinishReason(StrEnum):
     ERROR = "error"  # an internal failure
 
 
+class Pooling(StrEnum):
+    """How the vectors of a text's tokens become its embedding."""
+
+    NONE = "none"  # they stay: one vector per token
+    MEAN = "mean"
+    CLS = "cls"  # the first token's
+    LAST = "last"
+    RANK = "rank"  # the first token's, through the classification head, to scores
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen. Defaults and the order of steps are llama.cpp's.
@@ -176,6 +186,8 @@ class Request:
         sampling: how tokens are chosen and when to stop.
         prompt_logits: also deliver the logits of every prompt token, in the events' `logits`.
         shown_tokens: control tokens that the text of the events shows, such as the tags around reasoning, and how.
+        pooling: give the embedding of the prompt, pooled this way, instead of generating; `max_tokens` is 0 then.
+        token_types: for a pair of texts which of them each token is of; empty: all 0.
     """
 
     request_id: str
@@ -183,6 +195,8 @@ class Request:
     sampling: SamplingParams
     prompt_logits: bool = False
     shown_tokens: Mapping[int, str] = field(default_factory=dict)
+    pooling: Pooling | None = None
+    token_types: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +214,8 @@ class Event:
         seed: the seed in use; set on the last event.
         error: one sentence that says what went wrong, where finish_reason is ERROR.
         logits: float32 [tokens, vocab], the logits of the prompt tokens that this step computed, where asked for.
+        embedding: float32, where the request asked for it, with the last event: [length], [tokens, length] without
+            pooling, [scores] of a rank.
     """
 
     request_id: str
@@ -212,6 +228,7 @@ class Event:
     seed: int | None = None
     error: str = ""
     logits: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    embedding: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
