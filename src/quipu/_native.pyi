@@ -38,7 +38,6 @@ def append_moe(
     workspace: MoeWorkspace,
     waits: bool,
 ) -> None: ...
-
 def append_embed_sum(
     program: Program, tokens: Matrix, positions: Matrix | None, types: Matrix | None, out: ValueBuffer, waits: bool
 ) -> None: ...

@@ -7,16 +7,18 @@ There is no thread and no loop in here; whoever wants progress calls `step`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.program import Backend, Recorder
+from quipu.engine.embedding import Embedder
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
 from quipu.engine.pages import PageAllocator
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
+_NOT_FINITE_EMBEDDING = "the model produced an embedding with NaN or infinite values; the file is damaged, get it again"
 
 
 class EngineTokenizer(Protocol):
@@ -96,16 +99,24 @@ class Engine:
         for name, size in (("batch_size", batch_size), ("ubatch_size", ubatch_size)):
             if size < 1:
                 raise UsageError(f"{name} must be 1 or more, not {size}")
+        is_encoder = model.embedding.is_encoder
+        trained_ctx = model.spec.context_length
+        if is_encoder and ctx_size is not None and ctx_size > trained_ctx:
+            raise UsageError(f"this model has {trained_ctx} positions; ctx_size {ctx_size} has to be at most that")
         max_tokens = min(batch_size, ubatch_size)
+        if is_encoder:  # which computes a text in one step
+            max_tokens = max(max_tokens, trained_ctx if ctx_size is None else ctx_size)
         self.vocab_size = model.spec.vocab_size
         max_outputs = max(min(_FEWEST_OUTPUTS, max_tokens), min(max_tokens, _OUTPUT_BYTES // (4 * self.vocab_size)))
+        if is_encoder:
+            max_outputs = max_tokens
         program = model.record(Recorder())
         kv_spec = model.kv_spec(*kv_types, page_size)
         self.plan = plan_memory(
             kv_spec,
             weight_bytes=weight_bytes(program),
             workspace_bytes=workspace_bytes(program, max_tokens, max_outputs),
-            trained_ctx=model.spec.context_length,
+            trained_ctx=trained_ctx,
             ctx_size=ctx_size,
             kv_tokens=kv_tokens,
             available_bytes=available_memory_bytes(),
@@ -116,7 +127,10 @@ class Engine:
         self._sampler = sampler
         self._runner = Runner(program, backend, kv_spec, self.plan.num_pages, max_tokens)
         self._pages = PageAllocator(self.plan.num_pages, page_size, shuffle=shuffle_pages)
-        self._scheduler = Scheduler(self._pages, max_tokens=max_tokens, max_outputs=max_outputs)
+        self._scheduler = Scheduler(
+            self._pages, max_tokens=max_tokens, max_outputs=max_outputs, whole_prompts=is_encoder
+        )
+        self._embedder = Embedder(model, self._runner)
         self._live: dict[str, SequenceState] = {}
         self._arrivals: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
@@ -162,11 +176,20 @@ class Engine:
             ContextLengthError: as for `check`.
         """
         self.check(request.prompt_token_ids, request.sampling)
+        self.check_embedding(request)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
         sequence = self._sequence(request)
         self._live[request.request_id] = sequence
         self._arrivals.append(sequence)
+
+    def check_embedding(self, request: Request) -> None:
+        """Refuse a request for what the model does not give: text, embeddings or scores; part of `submit`.
+
+        Raises:
+            InvalidRequestError: an encoder is to generate, another model is to rank, or the request contradicts itself.
+        """
+        self._embedder.check(request)
 
     def abort(self, request_id: str) -> None:
         """End a request at the beginning of the next step. One that has ended, or never was, is ignored."""
@@ -181,9 +204,14 @@ class Engine:
         now_s = time.perf_counter()
         for work in step:
             work.sequence.started_s = work.sequence.started_s or now_s
-        logits = self._runner.forward(step)
-        chosen = self._sample(step, logits)
-        events += self._commit(step, logits, chosen)
+        embedding = [work for work in step if work.sequence.request.pooling is not None]
+        if embedding:
+            events += self._commit_embeddings(embedding, self._embedder.forward(embedding))
+            step = [work for work in step if work.sequence.request.pooling is None]
+        if step:
+            logits = self._runner.forward(step)
+            chosen = self._sample(step, logits)
+            events += self._commit(step, logits, chosen)
         return events
 
     def settle(self) -> list[Event]:
@@ -206,6 +234,7 @@ class Engine:
         for sequence in self._live.values():
             self._pages.free(sequence.table)
         self._live.clear()
+        self._embedder.clear()
         self._scheduler.running.clear()
         self._scheduler.waiting.clear()
 
@@ -292,7 +321,29 @@ class Engine:
             first_row += work.num_outputs
         return events
 
+    def _commit_embeddings(
+        self, step: list[Work], embeddings: Mapping[SequenceState, NDArray[np.float32]]
+    ) -> list[Event]:
+        """Advance the embedding requests of the step, and report those that are complete."""
+        now_s = time.perf_counter()
+        events = []
+        for work in step:
+            sequence = work.sequence
+            sequence.advance(work.num_tokens)
+            embedding = embeddings.get(sequence)
+            if embedding is None:
+                continue
+            if np.isfinite(embedding).all():
+                sequence.end(FinishReason.STOP)
+            else:
+                sequence.end(FinishReason.ERROR, _NOT_FINITE_EMBEDDING)
+                embedding = None
+            events.append(dataclasses.replace(sequence.event((), "", now_s), embedding=embedding))
+            self._drop(sequence)
+        return events
+
     def _drop(self, sequence: SequenceState) -> None:
+        self._embedder.drop(sequence)
         self._scheduler.remove(sequence)
         del self._live[sequence.request_id]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from quipu.backends.program import Backend, Batch, KVSpec, Op, Program, Recorder, Value
 from quipu.engine.scheduler import Work
 from quipu.gguf import GGMLType
+from quipu.models.embedding import EmbeddingSpec
 
 
 class ModelSpec(Protocol):
@@ -29,7 +30,12 @@ class RunnableModel(Protocol):
     @property
     def spec(self) -> ModelSpec: ...
 
+    @property
+    def embedding(self) -> EmbeddingSpec: ...
+
     def record(self, recorder: Recorder) -> Program: ...
+
+    def record_embedding(self, recorder: Recorder, *, scores: bool) -> Program: ...
 
     def kv_spec(self, k_type: GGMLType, v_type: GGMLType, page_size: int) -> KVSpec: ...
 
@@ -42,15 +48,25 @@ class Runner:
         backend: compiles it and holds the KV cache.
         kv_spec, num_pages: the KV cache.
         max_tokens: most tokens in a step.
+
+    Attributes:
+        run: runs the program on the arguments of a step; the result is valid until the next run.
     """
 
     def __init__(self, program: Program, backend: Backend, kv_spec: KVSpec, num_pages: int, max_tokens: int) -> None:
+        self._backend = backend
+        self._max_tokens = max_tokens
         self._kv = backend.create_kv_storage(kv_spec, num_pages)
-        self._executable = backend.compile(program, max_tokens=max_tokens)
+        self.run = self.compile(program)
+
+    def compile(self, program: Program) -> Callable[[Batch], NDArray[np.float32]]:
+        """A function that runs another program over the same KV cache; its result is valid until its next run."""
+        executable = self._backend.compile(program, max_tokens=self._max_tokens)
+        return lambda batch: executable.run(batch, self._kv)
 
     def forward(self, step: Sequence[Work]) -> NDArray[np.float32]:
         """Compute a step and return float32 [sum of num_outputs, vocab], valid until the next step."""
-        return self._executable.run(make_batch(step), self._kv)
+        return self.run(make_batch(step))
 
 
 def make_batch(step: Sequence[Work]) -> Batch:

@@ -45,9 +45,11 @@ class Scheduler:
         pages: the pages of the KV cache.
         max_tokens: most tokens in a step.
         max_outputs: most rows of logits in a step, for requests that want those of their prompts.
+        whole_prompts: a prompt is computed in one step, as encoders need it; no request is longer than `max_tokens`.
     """
 
-    def __init__(self, pages: PageAllocator, *, max_tokens: int, max_outputs: int) -> None:
+    def __init__(self, pages: PageAllocator, *, max_tokens: int, max_outputs: int, whole_prompts: bool = False) -> None:
+        self._whole_prompts = whole_prompts
         self._pages = pages
         self._max_tokens = max_tokens
         self._max_outputs = max_outputs
@@ -120,6 +122,8 @@ class Scheduler:
     def _share(self, sequence: SequenceState) -> int:
         """How many tokens of `sequence` the rest of the step's budget allows."""
         num_tokens = min(sequence.num_remaining, self._tokens_left)
+        if self._whole_prompts and num_tokens < sequence.num_remaining:
+            return 0
         if sequence.num_undelivered(sequence.num_prompt):
             num_tokens = min(num_tokens, self._outputs_left)
         return max(num_tokens, 0)

@@ -71,6 +71,7 @@ class SharedEngine:
         requests = list(requests)
         for request in requests:
             self.engine.check(request.prompt_token_ids, request.sampling)
+            self.engine.check_embedding(request)
         inbox = Inbox(request.request_id for request in requests)
         with self._changed:
             if self._is_closed:

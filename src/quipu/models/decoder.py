@@ -87,8 +87,9 @@ class Model:
         (logits,) = recorder.linear(self._record_vectors(recorder), [self.output])
         return recorder.finish(logits)
 
-    def record_vectors(self, recorder: Recorder) -> Program:
+    def record_embedding(self, recorder: Recorder, *, scores: bool) -> Program:
         """One forward pass: token ids to the vectors that the head would read, float32 [O, embedding]."""
+        assert not scores, "a decoder has no head that ranks"
         return recorder.finish(self._record_vectors(recorder))
 
     def _record_vectors(self, recorder: Recorder) -> Value:

@@ -83,16 +83,14 @@ class Encoder:
 
     def record(self, recorder: Recorder) -> Program:
         """One forward pass: token ids to the vectors of the wanted tokens, float32 [O, embedding]."""
-        return recorder.finish(self._record_vectors(recorder))
+        return self.record_embedding(recorder, scores=False)
 
-    def record_vectors(self, recorder: Recorder) -> Program:
-        """As `record`: an encoder gives nothing else."""
-        return self.record(recorder)
-
-    def record_scores(self, recorder: Recorder) -> Program:
-        """One forward pass: token ids to the scores of the wanted tokens, float32 [O, scores]."""
-        assert self.scores is not None
+    def record_embedding(self, recorder: Recorder, *, scores: bool) -> Program:
+        """As `record`, or with `scores` one that goes on to those of the head, float32 [O, scores]."""
         x = self._record_vectors(recorder)
+        if not scores:
+            return recorder.finish(x)
+        assert self.scores is not None
         if self.head is not None:
             x = recorder.activation(_linear(recorder, x, self.head), "tanh")
         return recorder.finish(_linear(recorder, x, self.scores))
