@@ -23,6 +23,15 @@ from quipu.engine import (
     available_memory_bytes,
     num_usable_cores,
 )
+from quipu.engine.embedding_calls import (
+    RankedDocument,
+    choose_pooling,
+    compute_embeddings,
+    fit_pair,
+    fit_text,
+    normalized,
+    rank,
+)
 from quipu.engine.native_sampler import choose_sampler
 from quipu.errors import (
     ContextLengthError,
@@ -34,7 +43,7 @@ from quipu.errors import (
 from quipu.gguf import GGMLType, GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
-from quipu.types import ChatEvent, Completion, Event, Request, SamplingParams
+from quipu.types import ChatEvent, Completion, Event, Pooling, Request, SamplingParams
 
 __all__ = ["LLM", "ChatEvent", "Completion", "EventStream"]
 
@@ -348,6 +357,106 @@ class LLM:
         assert num_rows == len(ids)
         return result
 
+    # --- embeddings --------------------------------------------------------------------------------------------------
+
+    @overload
+    def embed(
+        self,
+        text: Prompt | Prompts,
+        *,
+        pooling: Literal["none"],
+        normalize: bool = True,
+        truncate: bool = False,
+    ) -> list[NDArray[np.float32]]: ...
+
+    @overload
+    def embed(
+        self,
+        text: Prompt | Prompts,
+        *,
+        pooling: Literal["mean", "cls", "last"] | None = None,
+        normalize: bool = True,
+        truncate: bool = False,
+    ) -> NDArray[np.float32]: ...
+
+    def embed(
+        self,
+        text: Prompt | Prompts,
+        *,
+        pooling: str | None = None,
+        normalize: bool = True,
+        truncate: bool = False,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """The embedding of a text, or of each of a list, which are computed together.
+
+        Args:
+            text: text or token ids, or a list of either. Text is given the special tokens that the model expects around
+                it; token ids are taken as they are.
+            pooling: how the vectors of the tokens become one: "mean", "cls" (the first) or "last"; "none" keeps them.
+                None: as the file says, and where it says nothing the mean for encoders and the last for decoders.
+            normalize: divide each vector by its Euclidean length, so that products of two are cosines.
+            truncate: cut a text that is longer than the context, with a warning, instead of refusing it.
+
+        Returns:
+            float32 [texts, length]; with pooling "none" for each text float32 [tokens, length].
+
+        Raises:
+            InvalidRequestError: there is no text, or it is empty, or something is out of range.
+            ContextLengthError: a text is longer than the context.
+            TokenizerError: it is text, and the file has no usable vocabulary.
+            EngineError: the computation failed.
+        """
+        shared = self._open_engine()
+        chosen = choose_pooling(pooling, shared.engine.embedding.pooling)
+        is_batch = _is_list(text) and not isinstance(text[0], int | float | np.number)
+        texts = cast(Prompts, text) if is_batch else [text]
+        prompts = [
+            fit_text(self._encode_whole(item), self._tokenizer, self.ctx_size, truncate=truncate) for item in texts
+        ]
+        vectors = compute_embeddings(shared, prompts, chosen)
+        if chosen is Pooling.NONE:
+            return [normalized(of_one) if normalize else of_one for of_one in vectors]
+        stacked = np.stack(vectors)
+        return normalized(stacked) if normalize else stacked
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, truncate: bool = False
+    ) -> list[RankedDocument]:
+        """How well documents fit a query, by a cross-encoder: the best first, each with its place in `documents`.
+
+        Args:
+            query: a text.
+            documents: texts, each of which is compared with the query.
+            top_n: return only so many; None: all.
+            truncate: cut a document that does not fit the context beside the query, with a warning, instead of refusing
+                it.
+
+        Raises:
+            InvalidRequestError: the model cannot rank, or there is no query, no document, or an empty one.
+            ContextLengthError: a document is too long.
+            TokenizerError: the file has no usable vocabulary.
+            EngineError: the computation failed.
+        """
+        shared = self._open_engine()
+        if not shared.engine.embedding.num_scores:
+            raise InvalidRequestError(
+                "this model has no head that ranks; use a cross-encoder (reranker), or compare embeddings",
+                field="model",
+            )
+        if isinstance(documents, str) or not documents:
+            raise InvalidRequestError("documents must be a list of at least one text", field="documents")
+        query_ids, *document_ids = (
+            self.tokenizer.encode(_some_text(item, field), add_special=False)
+            for item, field in [(query, "query"), *((document, "documents") for document in documents)]
+        )
+        pairs = [fit_pair(query_ids, ids, self.tokenizer, self.ctx_size, truncate=truncate) for ids in document_ids]
+        scores = compute_embeddings(shared, [ids for ids, _ in pairs], Pooling.RANK, [types for _, types in pairs])
+        return rank(scores, top_n)
+
+    def _encode_whole(self, text: Any) -> Sequence[int]:
+        """A text to embed as tokens, with the special tokens around it; token ids as they are."""
+        return self._encode(_some_text(text, "text") if isinstance(text, str) else text, parse_special=False)
+
     def _check_result(self, num_rows: int) -> None:
         needed_bytes, available_bytes = 4 * num_rows * self.vocab_size, available_memory_bytes()
         if available_bytes is not None and needed_bytes > available_bytes:
@@ -474,6 +583,12 @@ def _whole_numbers(token_ids: Any) -> tuple[int, ...]:
     if isinstance(token_ids, str | bytes) or not isinstance(token_ids, Iterable):
         raise InvalidRequestError("a prompt is text or a list of token ids", field="prompt")
     return tuple(token_ids)
+
+
+def _some_text(text: Any, field: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidRequestError(f"{field}: there is nothing to read in {text!r}; give a text", field=field)
+    return text
 
 
 def _without_second_bos(token_ids: list[int], tokenizer: Tokenizer) -> list[int]:

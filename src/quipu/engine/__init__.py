@@ -1,5 +1,6 @@
 """Continuing many token sequences at once: requests, pages, scheduler, runner, sampler, and the step that ties them."""
 
+from quipu.engine.embedding_calls import RankedDocument
 from quipu.engine.engine import Engine
 from quipu.engine.machine import available_memory_bytes, num_usable_cores
 from quipu.engine.sampler import Sampler
@@ -10,6 +11,7 @@ from quipu.engine.stream import EventStream
 __all__ = [
     "Engine",
     "EventStream",
+    "RankedDocument",
     "ReferenceSampler",
     "Sampler",
     "SharedEngine",

@@ -28,6 +28,7 @@ from quipu.engine.scheduler import Scheduler, Work
 from quipu.engine.sequence import Chains, Detokenizer, SequenceState
 from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
+from quipu.models.embedding import EmbeddingSpec
 from quipu.types import Event, FinishReason, Request, SamplingParams
 
 if TYPE_CHECKING:
@@ -134,6 +135,11 @@ class Engine:
         self._live: dict[str, SequenceState] = {}
         self._arrivals: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
+
+    @property
+    def embedding(self) -> EmbeddingSpec:
+        """How the model embeds text."""
+        return self._embedder.spec
 
     @property
     def has_work(self) -> bool:

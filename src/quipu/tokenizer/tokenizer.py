@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from quipu.errors import InvalidRequestError
+from quipu.errors import InvalidRequestError, TokenizerError
 from quipu.gguf import GGUFReader
 from quipu.tokenizer.bpe import build_byte_pair
 from quipu.tokenizer.detokenizer import (
@@ -183,6 +183,25 @@ class Tokenizer:
         if end is not None:
             ids.append(end)
         return ids
+
+    def join_pair(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Two texts, encoded without special tokens, as the one sequence that a cross-encoder compares them in.
+
+        Returns:
+            the token ids, and for each 0 or 1: which of the two it belongs to (arXiv:1810.04805, section 3).
+
+        Raises:
+            TokenizerError: the vocabulary is not BERT's; how others join pairs is not known here.
+        """
+        declared = self._vocabulary.declared
+        if self.model != "bert" or declared.bos is None or declared.separator is None:
+            raise TokenizerError(
+                "pairs of texts are joined for vocabularies of the kind 'bert' only (tokenizer.ggml.model); use a "
+                "reranker of that kind"
+            )
+        first_part = [declared.bos, *first, declared.separator]
+        second_part = [*second, declared.separator]
+        return first_part + second_part, [0] * len(first_part) + [1] * len(second_part)
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False, clean_spaces: bool | None = None) -> str:
         """The text of a whole list of tokens.
