@@ -80,9 +80,8 @@ def plan_tensors(checkpoint: Checkpoint) -> TensorPlan:
     prefix = "bert." if "bert.embeddings.word_embeddings.weight" in checkpoint.tensors else ""
     renamed = _TABLES | with_biases(_NORMS) | with_biases(_LINEARS)
     if f"{prefix}embeddings.LayerNorm.gamma" in checkpoint.tensors:
-        for name in _NORMS:
-            for part, legacy in _LEGACY_NORM_PARTS.items():
-                renamed[f"{name}.{legacy}"] = renamed.pop(f"{name}.{part}")
+        legacy = {f"{norm}.{part}": f"{norm}.{old}" for norm in _NORMS for part, old in _LEGACY_NORM_PARTS.items()}
+        renamed = {legacy.get(published, published): target for published, target in renamed.items()}
     renamed = {prefix + published: target for published, target in renamed.items()}
     ignored = [f"{prefix}embeddings.position_ids", "cls."]
     if is_classifier(checkpoint):
