@@ -18,8 +18,8 @@ struct PackedActivations {
 };
 
 // The units of attention in a run, and the memory of their partial results: shared by all layers with the same window,
-// number of query heads per KV head, and mask. Without a causal mask every query of a sequence sees all its keys, as the
-// one at its last position does with it.
+// number of query heads per KV head, and mask. Without a causal mask every query of a sequence sees all its keys, as
+// the one at its last position does with it.
 //
 // A unit is a block of queries of one sequence against a chunk of its keys. Chunks lie at multiples of their size,
 // which depends on the number of new tokens alone and is the same for all small ones; so neither the threads nor other

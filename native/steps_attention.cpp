@@ -127,7 +127,8 @@ void AttentionPlan::prepare(const RunArguments &run) {
 }
 
 void AttentionPlan::append_block(int sequence, int first_token, int num_queries, int first_position, int chunk_size) {
-    const int end = causal_ ? first_position + num_queries : first_position + 1, begin = window_ ? std::max(0, first_position + 1 - window_) : 0;
+    const int end = causal_ ? first_position + num_queries : first_position + 1,
+              begin = window_ ? std::max(0, first_position + 1 - window_) : 0;
     const int first_chunk = begin / chunk_size, num_chunks = (end - 1) / chunk_size + 1 - first_chunk;
     for (int c = 0; c < num_chunks; c++)
         units_.push_back({.sequence = sequence,

@@ -39,8 +39,8 @@ void layer_norm(const float *x, const float *weight, const float *bias, float *y
         y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
 }
 
-// x times the normal distribution function (arXiv:1606.08415): max(x, 0) - |x| Q(|x|), Q(z) = erfc(z / sqrt(2)) / 2. erfc
-// by formula 7.1.26 of Abramowitz and Stegun, whose absolute error of 1.5e-7 is that of a float.
+// x times the normal distribution function (arXiv:1606.08415): max(x, 0) - |x| Q(|x|), Q(z) = erfc(z / sqrt(2)) / 2.
+// erfc by formula 7.1.26 of Abramowitz and Stegun, whose absolute error of 1.5e-7 is that of a float.
 inline F32x8 gelu(F32x8 x) {
     const F32x8 magnitude = abs(x), z = magnitude * splat(0.70710678118655f);
     const F32x8 t = splat(1.0f) / fma(z, splat(0.3275911f), splat(1.0f));
@@ -67,9 +67,7 @@ void gelu_tanh(const float *x, float *y, int64_t n) {
 
 // 1 - 2 / (e^2x + 1).
 void tanh(const float *x, float *y, int64_t n) {
-    map2(x, x, y, n, [](F32x8 v, F32x8) {
-        return splat(1.0f) - splat(2.0f) / (exp(v + v) + splat(1.0f));
-    });
+    map2(x, x, y, n, [](F32x8 v, F32x8) { return splat(1.0f) - splat(2.0f) / (exp(v + v) + splat(1.0f)); });
 }
 
 } // namespace

@@ -1,4 +1,4 @@
-"""A small random BERT as it is published (config.json, safetensors, tokenizer), and what it computes, in plain numpy."""
+"""A small random BERT as it is published (config.json, safetensors, tokenizer), and what it computes in numpy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,18 @@ Array = NDArray[np.float64]
 WIDTH, HEADS, INNER, LAYERS, CONTEXT, TYPES = 64, 4, 96, 2, 80, 2
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-WORDS = ["[unused0]", *LETTERS, *(f"##{letter}" for letter in LETTERS), *".,?!-'[]", "the", "cat", "sat", "##ing", "漢", "é"]
+WORDS = [
+    "[unused0]",
+    *LETTERS,
+    *(f"##{letter}" for letter in LETTERS),
+    *".,?!-'[]",
+    "the",
+    "cat",
+    "sat",
+    "##ing",
+    "漢",
+    "é",
+]
 VOCABULARY = [*SPECIAL, *WORDS]
 CLS, SEP = VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]")
 
@@ -146,7 +157,10 @@ class Checkpoint:
 
         ids = np.asarray(token_ids)
         types = np.zeros_like(ids) if token_types is None else np.asarray(token_types)
-        x = tensors["embeddings.word_embeddings.weight"][ids] + tensors["embeddings.token_type_embeddings.weight"][types]
+        x = (
+            tensors["embeddings.word_embeddings.weight"][ids]
+            + tensors["embeddings.token_type_embeddings.weight"][types]
+        )
         x = norm("embeddings.LayerNorm", x + tensors["embeddings.position_embeddings.weight"][: len(ids)])
         for layer in range(LAYERS):
             base = f"encoder.layer.{layer}"
@@ -182,9 +196,7 @@ def as_stored(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 
 def published_tokenizer() -> Tokenizer:
     """The tokenizer that belongs to VOCABULARY, by the `tokenizers` package."""
-    tokenizer = Tokenizer(
-        models.WordPiece({token: index for index, token in enumerate(VOCABULARY)}, unk_token="[UNK]")
-    )
+    tokenizer = Tokenizer(models.WordPiece({token: index for index, token in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bert_checkpoint import CLS, CONTEXT, HEADS, LAYERS, SEP, VOCABULARY, WIDTH, Checkpoint, published_tokenizer
+from bert_checkpoint import (
+    CLS,
+    CONTEXT,
+    HEADS,
+    LAYERS,
+    SEP,
+    VOCABULARY,
+    WIDTH,
+    Checkpoint,
+    published_tokenizer,
+    write_safetensors,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +34,15 @@ from quipu.quant import dequantize
 from quipu.tokenizer import Tokenizer
 from quipu.types import Pooling
 
-TEXTS = ["the cat sat", "Cat-sitting, isn't it?", "naïve CAFÉ 漢字 x9", "a" * 120, "", "  the\tcat\u00a0!", "[SEP] [MASK]"]
+TEXTS = [
+    "the cat sat",
+    "Cat-sitting, isn't it?",
+    "naïve CAFÉ 漢字 x9",
+    "a" * 120,
+    "",
+    "  the\tcat\u00a0!",
+    "[SEP] [MASK]",
+]
 
 
 def edit(path: Path, change: Callable[[Any], Any]) -> None:
@@ -122,7 +143,7 @@ def test_tokens_are_those_of_the_published_tokenizer(tmp_path: Path, source: str
     ours, published = Tokenizer.from_gguf(tmp_path / "a.gguf"), published_tokenizer()
     for text in TEXTS:
         assert ours.encode(text, parse_special=True) == published.encode(text).ids, text
-    for first, second in zip(TEXTS[:-1], TEXTS[1:-1], strict=False):
+    for first, second in itertools.pairwise(TEXTS[:-1]):
         pair = published.encode(first, second)
         ids, types = ours.join_pair(ours.encode(first, add_special=False), ours.encode(second, add_special=False))
         assert (ids, types) == (pair.ids, pair.type_ids)
@@ -140,8 +161,6 @@ def test_rows_without_a_token(folder: Path, tmp_path: Path) -> None:
 
 
 def test_shards(tmp_path: Path) -> None:
-    from bert_checkpoint import write_safetensors
-
     checkpoint = Checkpoint()
     convert(checkpoint.write(tmp_path / "model"), tmp_path / "whole.gguf")
     folder = checkpoint.write(tmp_path / "model")
@@ -281,9 +300,7 @@ def test_damaged_folders_are_converted_or_refused(
         position = data.draw(st.integers(0, len(content) - 1))
         content[position] = data.draw(st.sampled_from(b'0129-"{}[],:tfn\\ .eE') | st.integers(0, 255))
     (folder / file).write_bytes(content)
-    try:
+    with contextlib.suppress(QuipuError):
         convert(folder, base / "a.gguf", outtype="f32")
         with GGUFReader(base / "a.gguf") as reader:
             load_model(reader)
-    except QuipuError as error:
-        assert " " in str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from pathlib import Path
@@ -121,13 +122,11 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory: pytest.TempPathFact
         content[position] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(0, len(content)))]
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(ModelFileError, UnsupportedModelError):
         file = SafetensorsFile(path)
         for name, tensor in file.tensors.items():
             assert 8 <= tensor.begin <= tensor.end <= len(content)
             assert sum(map(len, file.pieces(name))) == tensor.num_values
-    except (ModelFileError, UnsupportedModelError) as error:
-        assert str(path) in str(error)
 
 
 json_values = st.recursive(
@@ -142,14 +141,17 @@ json_values = st.recursive(
     header=st.dictionaries(
         st.text(max_size=4),
         st.fixed_dictionaries(
-            {}, optional={"dtype": st.sampled_from(["F32", "I8"]) | json_values, "shape": json_values, "data_offsets": json_values}
+            {},
+            optional={
+                "dtype": st.sampled_from(["F32", "I8"]) | json_values,
+                "shape": json_values,
+                "data_offsets": json_values,
+            },
         ),
         max_size=3,
     )
 )
 def test_any_header_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any]) -> None:
     path = write_raw(tmp_path_factory.mktemp("fuzz") / "a", header, bytes(8))
-    try:
+    with contextlib.suppress(ModelFileError):
         SafetensorsFile(path)
-    except ModelFileError as error:
-        assert str(path) in str(error)
