@@ -218,7 +218,7 @@ def test_token_types_reach_the_batch() -> None:
         (ENCODER, Request("a", (5,), NOTHING, prompt_logits=True), "model", "cannot generate"),
         (None, Request("a", (5,), GREEDY, pooling=Pooling.LAST), "max_tokens", "max_tokens to 0"),
         (None, Request("a", (5,), NOTHING, pooling=Pooling.RANK), "pooling", "no head that ranks"),
-        (None, Request("a", (5,), NOTHING, True, pooling=Pooling.LAST), "pooling", "not both"),
+        (None, Request("a", (5,), NOTHING, True, pooling=Pooling.LAST), "pooling", "not for both"),
         (None, Request("a", (5,), NOTHING, pooling=Pooling.LAST, token_types=(0, 1)), "token_types", "2 token types"),
         (None, Request("a", (), NOTHING, pooling=Pooling.LAST), "prompt", "no tokens"),
     ],
