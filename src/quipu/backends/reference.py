@@ -282,12 +282,14 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """(x - mean) / sqrt(variance + epsilon) * weight + bias over each row (arXiv:1607.06450)."""
     centred = x - x.mean(axis=-1, keepdims=True, dtype=np.float64)
     scale = 1.0 / np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + epsilon)
-    return (centred * scale * weight + bias).astype(np.float32)
+    normalized: Array = (centred * scale * weight + bias).astype(np.float32)
+    return normalized
 
 
 def gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """x times the normal distribution function (arXiv:1606.08415)."""
-    return 0.5 * x * (1.0 + _erf(x * math.sqrt(0.5)))
+    result: NDArray[np.float64] = 0.5 * x * (1.0 + _erf(x * math.sqrt(0.5)))
+    return result
 
 
 def gelu_tanh(x: NDArray[np.float64]) -> NDArray[np.float64]:

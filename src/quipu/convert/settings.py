@@ -6,14 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from quipu.errors import ModelFileError
 from quipu.gguf.metadata import shorten
 
 MAX_JSON_BYTES = 256 << 20  # tokenizers of the largest vocabularies have a tenth of it
 
-T = TypeVar("T")
 _REQUIRED: Any = object()
 
 
@@ -87,7 +86,7 @@ class Settings:
             sections.append(Settings(f"{self.path}: {name}[{index}]", value))
         return sections
 
-    def _get(self, name: str, default: T) -> Any | T:
+    def _get(self, name: str, default: Any) -> Any:
         value = self.values.get(name)
         if value is not None:
             return value

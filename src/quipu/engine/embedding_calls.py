@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from quipu.types import FinishReason, Pooling, Request, SamplingParams
 _NO_TOKENS = SamplingParams(max_tokens=0)
 
 
-class RankedDocument(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
     """A document among those that were compared with a query.
 
     Attributes:
