@@ -450,7 +450,8 @@ class LLM:
             for item, field in [(query, "query"), *((document, "documents") for document in documents)]
         )
         pairs = [fit_pair(query_ids, ids, self.tokenizer, self.ctx_size, truncate=truncate) for ids in document_ids]
-        scores = compute_embeddings(shared, [ids for ids, _ in pairs], Pooling.RANK, [types for _, types in pairs])
+        types = [types for _, types in pairs] if shared.engine.embedding.num_token_types > 1 else ()
+        scores = compute_embeddings(shared, [ids for ids, _ in pairs], Pooling.RANK, types)
         return rank(scores, top_n)
 
     def _encode_whole(self, text: Any) -> Sequence[int]:

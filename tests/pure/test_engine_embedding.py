@@ -21,7 +21,7 @@ from quipu.types import Event, FinishReason, Pooling, Request, SamplingParams
 
 NOTHING = SamplingParams(max_tokens=0)
 GREEDY = SamplingParams(max_tokens=6, temperature=0.0, ignore_eos=True, logit_bias={NAN_TOKEN: -math.inf})
-ENCODER = EmbeddingSpec(Pooling.MEAN, VOCAB, is_encoder=True, num_scores=VOCAB)
+ENCODER = EmbeddingSpec(Pooling.MEAN, VOCAB, is_encoder=True, num_scores=VOCAB, num_token_types=2)
 
 
 @dataclass
@@ -220,6 +220,9 @@ def test_token_types_reach_the_batch() -> None:
         (None, Request("a", (5,), NOTHING, pooling=Pooling.RANK), "pooling", "no head that ranks"),
         (None, Request("a", (5,), NOTHING, True, pooling=Pooling.LAST), "pooling", "not for both"),
         (None, Request("a", (5,), NOTHING, pooling=Pooling.LAST, token_types=(0, 1)), "token_types", "2 token types"),
+        (None, Request("a", (5,), NOTHING, pooling=Pooling.LAST, token_types=(1,)), "token_types", "from 0 to 0"),
+        (ENCODER, Request("a", (5,), NOTHING, pooling=Pooling.CLS, token_types=(2,)), "token_types", "from 0 to 1"),
+        (ENCODER, Request("a", (5,), NOTHING, pooling=Pooling.CLS, token_types=(-1,)), "token_types", "from 0 to 1"),
         (None, Request("a", (), NOTHING, pooling=Pooling.LAST), "prompt", "no tokens"),
     ],
 )

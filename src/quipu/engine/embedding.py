@@ -113,10 +113,17 @@ class Embedder:
                 "this model has no head that ranks; use a cross-encoder (reranker), or compare embeddings",
                 field="pooling",
             )
-        if request.token_types and len(request.token_types) != len(request.prompt_token_ids):
+        self._check_types(request)
+
+    def _check_types(self, request: Request) -> None:
+        types, num_tokens, num_types = request.token_types, len(request.prompt_token_ids), self.spec.num_token_types
+        if types and len(types) != num_tokens:
             raise InvalidRequestError(
-                f"there are {len(request.token_types)} token types for {len(request.prompt_token_ids)} tokens; give "
-                "one for each",
+                f"there are {len(types)} token types for {num_tokens} tokens; give one for each", field="token_types"
+            )
+        if types and not 0 <= min(types) <= max(types) < num_types:
+            raise InvalidRequestError(
+                f"token types have to be from 0 to {num_types - 1}, not {min(types)} to {max(types)}",
                 field="token_types",
             )
 

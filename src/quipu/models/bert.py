@@ -48,4 +48,7 @@ def load(keys: ModelKeys, reader: GGUFReader) -> Encoder:
             f"{keys.path}: {keys.key('pooling_type')} says that the model ranks, but tensor 'cls.output.weight' is "
             "missing; convert the model again"
         )
-    return load_encoder(spec, EmbeddingSpec(pooling, width, is_encoder=True, num_scores=num_scores), book)
+    embedding = EmbeddingSpec(
+        pooling, width, is_encoder=True, num_scores=num_scores, num_token_types=spec.num_token_types
+    )
+    return load_encoder(spec, embedding, book)

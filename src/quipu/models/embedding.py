@@ -21,12 +21,14 @@ class EmbeddingSpec:
         length: values of an embedding.
         is_encoder: every token sees the whole text, so that a text is computed in one step; there are no logits.
         num_scores: results of the classification head for a pair of texts; 0: there is no head.
+        num_token_types: segments that its input can tell apart; 1: none.
     """
 
     pooling: Pooling
     length: int
     is_encoder: bool = False
     num_scores: int = 0
+    num_token_types: int = 1
 
 
 def read_pooling(keys: ModelKeys, default: Pooling) -> Pooling:
