@@ -94,7 +94,8 @@ class LLM:
             path: a GGUF file; of a split model the first shard.
             ctx_size: most tokens of a request; None: the trained length, as far as memory allows.
             threads: CPU threads; None: one for each physical core that this process may use.
-            kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately.
+            kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately. Encoders
+                cache nothing, and do without it.
             device: "auto" or "cpu".
             batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
             kv_tokens: tokens that the cache holds over all requests; None: one full context, or several short ones.

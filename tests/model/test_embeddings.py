@@ -276,8 +276,8 @@ def test_pooling_in_the_metadata_of_a_decoder(folder: Path) -> None:
         llm.embed("the hat")
 
 
-def test_pairs_need_a_wordpiece_vocabulary(llama: LLM) -> None:
-    with pytest.raises(TokenizerError, match="'bert' only"):
+def test_a_vocabulary_that_joins_no_pairs(llama: LLM) -> None:
+    with pytest.raises(TokenizerError, match="joined to pairs"):
         llama.tokenizer.join_pair([1], [2])
 
 
