@@ -1,4 +1,4 @@
-// Attention over the paged cache, causal unless the plan says otherwise. The query heads that share a KV head, of several tokens, form the rows of two
+// Causal attention over the paged cache. The query heads that share a KV head, of several tokens, form the rows of two
 // small matrix products per block of 64 keys; softmax is computed on line (arXiv:2205.14135), in powers of two, so any
 // context length needs one block of scores. A long context is cut into chunks whose partial results are merged
 // (arXiv:2311.01282).
