@@ -52,7 +52,7 @@ class Pooler:
             return range(work.num_tokens)
         if self._pooling is Pooling.LAST:
             return range(work.num_tokens - 1, work.num_tokens) if work.completes else range(0)
-        return range(1 if work.sequence.num_computed == 0 else 0)
+        return range(1 if _begin(work) == 0 else 0)
 
     def add(self, rows: NDArray[np.float32]) -> None:
         """Take in the vectors of the wanted tokens, float32 [n, length]; they are copied."""
@@ -145,7 +145,7 @@ class Embedder:
         self._poolers.clear()
 
     def _forward(self, works: Sequence[Work], run: Run) -> dict[SequenceState, NDArray[np.float32]]:
-        poolers = [self._pooler(work.sequence) for work in works]
+        poolers = [self._pooler(work) for work in works]
         wanted = [pooler.wanted(work) for pooler, work in zip(poolers, works, strict=True)]
         batch = make_batch(works)
         starts = batch.query_starts.tolist()
@@ -164,9 +164,10 @@ class Embedder:
                 finished[work.sequence] = pooler.result()
         return finished
 
-    def _pooler(self, sequence: SequenceState) -> Pooler:
+    def _pooler(self, work: Work) -> Pooler:
         """What gathers for a sequence; a new one where it begins, for the first time or after a preemption."""
-        if sequence.num_computed == 0:
+        sequence = work.sequence
+        if _begin(work) == 0:
             pooling = sequence.request.pooling
             assert pooling is not None
             self._poolers[sequence] = Pooler(pooling)
@@ -179,6 +180,11 @@ class Embedder:
         return self._runs[gives_scores]
 
 
+def _begin(work: Work) -> int:
+    """The position of the first token of a share."""
+    return work.sequence.num_computed
+
+
 def _token_types(works: Sequence[Work], num_tokens: int) -> NDArray[np.int32] | None:
     """The types of a batch's tokens; None where all are 0."""
     if not any(work.sequence.request.token_types for work in works):
@@ -186,7 +192,7 @@ def _token_types(works: Sequence[Work], num_tokens: int) -> NDArray[np.int32] | 
     types = np.zeros(num_tokens, dtype=np.int32)
     first = 0
     for work in works:
-        begin = work.sequence.num_computed
+        begin = _begin(work)
         share = work.sequence.request.token_types[begin : begin + work.num_tokens]
         types[first : first + len(share)] = share
         first += work.num_tokens
