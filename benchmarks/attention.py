@@ -25,7 +25,7 @@ from quipu.backends.cpu import CPUBackend, CPUExecutable
 from quipu.backends.program import Batch, KVSpec, KVStorage, Recorder, Weight
 from quipu.bench.bandwidth import measure_bandwidth
 from quipu.bench.kernels import describe_kernels
-from quipu.engine import num_usable_cores
+from quipu.engine import read_topology
 from quipu.gguf import GGMLType
 
 PAGE_SIZE = 64
@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--types", default=",".join(KV_TYPES), help="types of the KV cache, for keys and values alike")
     parser.add_argument("--contexts", default="128,1024,4096,16384,32768", help="tokens in the cache")
-    parser.add_argument("-t", "--threads", type=int, default=num_usable_cores())
+    parser.add_argument("-t", "--threads", type=int, default=read_topology().most_threads)
     parser.add_argument("-r", "--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
     return parser.parse_args()

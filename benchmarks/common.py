@@ -25,7 +25,7 @@ from machine import HERE, Limits, describe
 from measured import OURS, THEIRS, table
 from quipu.bench.reads import cache_bytes_per_position, weight_bytes_per_token
 from quipu.cli.synthetic import synthetic_model
-from quipu.engine import num_usable_cores
+from quipu.engine import read_topology
 from quipu.gguf import GGUFReader, ModelKeys
 
 WORKERS = HERE / "workers"
@@ -39,7 +39,7 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("-m", "--model", type=Path, help="a GGUF file; without it a synthetic one is made")
     parser.add_argument("--shape", default="llama-1b", help="shape of the synthetic model")
     parser.add_argument("--type", default="Q4_K_M", help="quantization of the synthetic model")
-    parser.add_argument("-t", "--threads", type=int, default=num_usable_cores())
+    parser.add_argument("-t", "--threads", type=int, default=read_topology().most_threads)
     parser.add_argument("-r", "--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
     parser.add_argument(

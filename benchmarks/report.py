@@ -19,7 +19,7 @@ from accuracy import HEADER as ACCURACY_HEADER
 from accuracy import Deviation, accuracy_rows
 from charts import Case, case_table, save_png, text_bars
 from machine import BUILD_FOLDER, HERE
-from measured import spread, table
+from measured import ratio, spread, table
 from results import TARGETS, Results, relative_deviation
 
 INTRODUCTION = """\
@@ -188,6 +188,22 @@ def add_load(page: Page) -> None:
         page.add(f"Added to a bare interpreter: {', '.join(added)}.")
 
 
+def add_prefix_reuse(page: Page) -> None:
+    page.add("## Prefix cache", "Seconds to the first token of a prompt whose beginning was computed before.")
+    files = page.results.named("prefix_reuse")
+    if not files:
+        page.add("Not measured: `python benchmarks/prefix_reuse.py`.")
+        return
+    page.add_sources(files)
+    for _, content in files:
+        fresh = content["seconds"]["fresh"]
+        rows = [
+            [name, str(content["reused"][name]), spread(values, 3), f"{ratio(values, fresh):.1%}"]
+            for name, values in content["seconds"].items()
+        ]
+        page.add(table(["prompt", "tokens reused", "seconds (range)", "of a fresh one"], rows))
+
+
 def add_memory(page: Page) -> None:
     page.add("## Memory", "MiB resident while running, and the highest over file and full KV cache.")
     files = page.results.named("memory")
@@ -252,6 +268,7 @@ def write_page(page: Page) -> Iterator[str]:
     add_charts(page, "threads", "Threads", text, charts)
     add_attention(page)
     add_load(page)
+    add_prefix_reuse(page)
     add_memory(page)
     add_accuracy(page)
     page.path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from charts import Case
-from measured import THEIRS
+from measured import THEIRS, ratio
 
 SMALL, LARGE = "qwen2-0.5b-Q4_K_M", "llama-1b-Q4_K_M"
 _NOTHING = 1e-12  # a deviation below is the rounding of the comparison itself
@@ -136,6 +136,14 @@ def _first_token(name: str) -> Callable[[Results], Sequence[Found]]:
     ]
 
 
+def _prefix_reuse(results: Results) -> Sequence[Found]:
+    return [
+        Found(ratio(content["seconds"]["another question"], content["seconds"]["fresh"]))
+        for _, content in results.named("prefix_reuse")
+        if content["model"]["name"] == f"{SMALL}.gguf" and content["prefix"] == 2000
+    ]
+
+
 def _memory(results: Results) -> Sequence[Found]:
     return [
         Found(content["bytes"]["quipu"]["highest"] / content["file_and_kv_bytes"])
@@ -195,6 +203,7 @@ TARGETS = (
         "process start to first token, 1B Q4_K_M, token ids", 0.5, 0.35, "s", _first_token("quipu, token ids"), True
     ),
     Target("process start to first token, 1B Q4_K_M, text", 1.2, 1.0, "s", _first_token("quipu, text"), True),
+    Target("first token after 2,000 cached tokens, 0.5B, of a fresh prompt", 0.05, 0.03, "%", _prefix_reuse, True),
     Target("resident memory over file and KV cache, 1B Q4_K_M", 1.1, 1.05, "x", _memory, True),
     Target("logits error over llama.cpp's, golden models", 1.1, 1, "x", _accuracy("golden", "error"), True),
     Target("KL divergence over llama.cpp's, golden models", 1.1, 1, "x", _accuracy("golden", "divergence"), True),

@@ -2,34 +2,45 @@
 
     python benchmarks/threads.py [-m model.gguf] [--counts 1,2] [-p 256] [-n 32] [-r 3] [--json FILE]
 
-The neighbour is one endless loop, bound to the last core that this process may use. Threads that meet after every
-matrix wait for the one that shares its core: an engine that divides the work evenly falls to half of its speed at
-best, one that also spins while it waits falls further. llama.cpp runs as it does by default, with repacking.
+The neighbour is one endless loop, bound to the last core that this process may use, in a session of its own, so that
+the system gives it half of that core. Threads that meet after every matrix wait for the one that shares its core: an
+engine that divides the work evenly falls to half of its speed at best, one that also spins while it waits falls
+further. What counts is whether N threads beside a neighbour do better than N - 1 threads alone, which leave it the
+core. llama.cpp runs as it does by default, with repacking.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import common
 from charts import Case, case_table, text_bars
 from machine import Limits, measure_limits
-from quipu.engine import num_usable_cores
+from quipu.engine import read_topology
 
-_LOOP = "import os\nif hasattr(os, 'sched_setaffinity'):\n    os.sched_setaffinity(0, {%d})\nwhile True:\n    pass"
+# It ends with the process that started it, however that ends.
+_LOOP = """
+import os, sys
+core, parent = map(int, sys.argv[1:])
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {core})
+while os.getppid() == parent:
+    pass
+"""
 
 
 @contextmanager
 def busy_core() -> Iterator[None]:
     """Keep one core busy with a process that only counts."""
     core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    process = subprocess.Popen([sys.executable, "-c", _LOOP % core])
+    process = subprocess.Popen([sys.executable, "-c", _LOOP, str(core), str(os.getpid())], start_new_session=True)
     try:
         yield
     finally:
@@ -39,7 +50,7 @@ def busy_core() -> Iterator[None]:
 
 def default_counts() -> list[int]:
     """1, 2, 4 ... and the number of cores."""
-    most = num_usable_cores()
+    most = read_topology().most_threads
     return sorted({*(2**power for power in range(most.bit_length())), most})
 
 
@@ -76,6 +87,23 @@ def measure_count(
     return cases, {name: worker.engine for name, worker in workers.items()}
 
 
+def compare_with_fewer(cases: Sequence[Case], counts: Sequence[int]) -> list[str]:
+    """How each engine with N threads and a neighbour compares with N - 1 threads and none, where both were measured.
+
+    Args:
+        cases: per number of threads in `counts`, alone and beside the neighbour.
+    """
+    alone, beside = dict(zip(counts, cases[::2], strict=True)), dict(zip(counts, cases[1::2], strict=True))
+    return [
+        f"{name}, {count} threads beside the neighbour: "
+        f"{statistics.median(beside[count].results[name]) / statistics.median(alone[count - 1].results[name]):.2f} "
+        f"of {count - 1} alone"
+        for count in counts
+        if count - 1 in alone
+        for name in beside[count].results
+    ]
+
+
 def main() -> None:
     parser = common.options("speed by number of threads, alone and beside a busy process")
     parser.add_argument("--counts", help="numbers of threads, separated by commas; default: 1, 2, 4 ... all cores")
@@ -103,7 +131,10 @@ def main() -> None:
         [[f"{work}, {row[0]}", *row[1:]] for work in cases for row in case_table("", cases[work])[1]],
         model=model,
         engines=engines,
-        notes=[f"{arguments.rounds} rounds, engines interleaved; llama.cpp with repacking."],
+        notes=[
+            f"{arguments.rounds} rounds, engines interleaved; llama.cpp with repacking.",
+            *(f"{work}: {line}" for work, of_work in cases.items() for line in compare_with_fewer(of_work, counts)),
+        ],
         measured={work: [case.to_json() for case in of_work] for work, of_work in cases.items()},
     )
 

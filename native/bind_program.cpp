@@ -16,6 +16,8 @@ using namespace quipu;
 using Ints = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using PageBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using WritableBytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void require(bool condition, const char *message) {
     if (!condition)
@@ -43,15 +45,17 @@ Slot allocate_slot(Program &program, int width) {
     return {reinterpret_cast<float *>(program.allocate(int64_t(width) * program.max_tokens() * 4)), width};
 }
 
-PackedActivations allocate_packed(Program &program, int max_width, bool as_int8, bool as_float) {
+PackedActivations allocate_packed(Program &program, int max_width, ActivationUses uses) {
     PackedActivations packed;
     const int64_t blocks = round_up(max_width, kBlock) / kBlock, panels = num_panels(program.max_tokens());
-    if (as_int8) {
-        packed.rows = program.allocate(kMaxRowTokens * activation_row_bytes(max_width));
+    if (uses.as_blocks || uses.as_int8) {
+        packed.rows = program.allocate(kMaxBlockTokens * activation_row_bytes(max_width));
+        packed.token_panels = reinterpret_cast<TokenPanel *>(
+            program.allocate(token_panels(kMaxBlockTokens) * blocks * int64_t(sizeof(TokenPanel))));
         packed.panels =
             reinterpret_cast<ActivationPanel *>(program.allocate(blocks * panels * int64_t(sizeof(ActivationPanel))));
     }
-    if (as_float)
+    if (uses.as_float)
         packed.float_panels =
             reinterpret_cast<FloatPanel *>(program.allocate(blocks * panels * int64_t(sizeof(FloatPanel))));
     return packed;
@@ -66,6 +70,10 @@ void check_product(const ValueBuffer &x, const Matrix &weight, const ValueBuffer
 int64_t cache_row_bytes(int type, int length) {
     const Format &format = *find_format(type);
     return round_up(length, format.block_size) / format.block_size * format.block_bytes;
+}
+
+void check_page(const KvCache &kv, int64_t page) {
+    require(page >= 0 && page < kv.num_pages(), "KvCache: page number out of range");
 }
 
 RunArguments make_arguments(const Program &program, const KvCache &kv, const Ints &token_ids, const Ints &positions,
@@ -134,6 +142,21 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
         },
         nb::arg("slot"), nb::arg("width"), nb::arg("per_output"));
     nb::class_<PackedActivations>(m, "PackedActivations");
+    nb::class_<ActivationUses>(m, "ActivationUses")
+        .def(
+            "__init__",
+            [](ActivationUses *uses, const std::vector<Matrix> &weights) {
+                *uses = {};
+                for (const Matrix &w : weights) {
+                    uses->as_blocks |= has_block_rows(w.type);
+                    uses->as_int8 |= runs_on_int8(w.type) && !has_block_rows(w.type);
+                    uses->as_float |= !runs_on_int8(w.type);
+                }
+            },
+            nb::arg("weights"))
+        .def("__eq__", [](const ActivationUses &a, const ActivationUses &b) {
+            return a.as_blocks == b.as_blocks && a.as_int8 == b.as_int8 && a.as_float == b.as_float;
+        });
     nb::class_<RopeTable>(m, "RopeTable");
     nb::class_<KvCache>(m, "KvCache", "The memory of a paged KV cache.")
         .def(
@@ -157,7 +180,36 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
                 new (self) KvCache(num_layers, shape, num_pages);
             },
             nb::arg("num_layers"), nb::arg("num_kv_heads"), nb::arg("key_length"), nb::arg("value_length"),
-            nb::arg("page_size"), nb::arg("k_type"), nb::arg("v_type"), nb::arg("num_pages"));
+            nb::arg("page_size"), nb::arg("k_type"), nb::arg("v_type"), nb::arg("num_pages"))
+        .def_prop_ro("page_bytes", &KvCache::page_bytes)
+        .def(
+            "read_page",
+            [](const KvCache &kv, int64_t page, const WritableBytes &out) {
+                check_page(kv, page);
+                require(int64_t(out.shape(0)) == kv.page_bytes(), "read_page: the array has not the size of a page");
+                nb::gil_scoped_release release;
+                kv.read_page(page, out.data());
+            },
+            nb::arg("page"), nb::arg("out"))
+        .def(
+            "write_page",
+            [](KvCache &kv, int64_t page, const PageBytes &data) {
+                check_page(kv, page);
+                require(int64_t(data.shape(0)) == kv.page_bytes(), "write_page: the array has not the size of a page");
+                nb::gil_scoped_release release;
+                kv.write_page(page, data.data());
+            },
+            nb::arg("page"), nb::arg("data"))
+        .def(
+            "copy_page",
+            [](KvCache &kv, int64_t source, int64_t target) {
+                check_page(kv, source);
+                check_page(kv, target);
+                require(source != target, "copy_page: source and target are the same page");
+                nb::gil_scoped_release release;
+                kv.copy_page(source, target);
+            },
+            nb::arg("source"), nb::arg("target"));
     nb::class_<AttentionPlan>(m, "AttentionPlan", "How attention with one window is divided, worked out once per run.");
 
     nb::class_<Program>(m, "Program", "Steps over value slots, replayed by a team in one call.")
@@ -170,7 +222,7 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
             nb::arg("team"), nb::arg("max_tokens"))
         .def_prop_ro("num_steps", &Program::num_steps)
         .def("slot", &allocate_slot, nb::arg("width"))
-        .def("packed_activations", &allocate_packed, nb::arg("max_width"), nb::arg("as_int8"), nb::arg("as_float"))
+        .def("packed_activations", &allocate_packed, nb::arg("max_width"), nb::arg("uses"))
         .def(
             "rope_table",
             [](Program &p, const Floats &inverse_frequencies, float magnitude) {
@@ -201,21 +253,20 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
             nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("out"), nb::arg("waits"))
         .def(
             "pack",
-            [](Program &p, ValueBuffer x, bool as_int8, bool as_float, PackedActivations packed, bool waits) {
-                p.append(make_pack(p.kernels(), x, nullptr, 0.0f, {}, as_int8, as_float, packed), waits);
+            [](Program &p, ValueBuffer x, ActivationUses uses, PackedActivations packed, bool waits) {
+                p.append(make_pack(p.kernels(), x, nullptr, 0.0f, {}, uses, packed), waits);
             },
-            nb::arg("x"), nb::arg("as_int8"), nb::arg("as_float"), nb::arg("packed"), nb::arg("waits"))
+            nb::arg("x"), nb::arg("uses"), nb::arg("packed"), nb::arg("waits"))
         .def(
             "norm_pack",
-            [](Program &p, ValueBuffer x, const Floats &weight, float epsilon, ValueBuffer normalized, bool as_int8,
-               bool as_float, PackedActivations packed, bool waits) {
+            [](Program &p, ValueBuffer x, const Floats &weight, float epsilon, ValueBuffer normalized,
+               ActivationUses uses, PackedActivations packed, bool waits) {
                 require(int(weight.shape(0)) == x.width && normalized.width == x.width,
                         "norm_pack: sizes do not match");
-                p.append(make_pack(p.kernels(), x, weight.data(), epsilon, normalized, as_int8, as_float, packed),
-                         waits);
+                p.append(make_pack(p.kernels(), x, weight.data(), epsilon, normalized, uses, packed), waits);
             },
-            nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("normalized"), nb::arg("as_int8"),
-            nb::arg("as_float"), nb::arg("packed"), nb::arg("waits"))
+            nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("normalized"), nb::arg("uses"),
+            nb::arg("packed"), nb::arg("waits"))
         .def(
             "linear",
             [](Program &p, ValueBuffer x, const std::vector<Matrix> &weights,
@@ -314,17 +365,17 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
             "run",
             [](Program &p, const KvCache &kv, int vocab_size, const Ints &token_ids, const Ints &positions,
                const Ints &query_starts, const Ints &kv_lengths, const Ints &page_tables, const Ints &output_rows,
-               const std::optional<Ints> &token_types) {
+               int num_threads, const std::optional<Ints> &token_types) {
                 RunArguments run =
                     make_arguments(p, kv, token_ids, positions, query_starts, kv_lengths, page_tables, output_rows);
                 require(!token_types || int64_t(token_types->size()) == run.num_tokens, "run: one type per token");
                 run.token_types = token_types ? token_types->data() : nullptr;
                 check_arguments(run, vocab_size);
                 nb::gil_scoped_release release;
-                p.run(run);
+                p.run(run, num_threads);
             },
             nb::arg("kv"), nb::arg("vocab_size"), nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"),
-            nb::arg("kv_lengths"), nb::arg("page_tables"), nb::arg("output_rows"),
+            nb::arg("kv_lengths"), nb::arg("page_tables"), nb::arg("output_rows"), nb::arg("num_threads"),
             nb::arg("token_types").none() = nb::none())
         .def(
             "read",

@@ -48,9 +48,36 @@ constexpr bool runs_on_int8(int type) {
     }
 }
 
+// Formats with blocks of 256 values: several tokens share what taking a block apart costs.
+constexpr bool has_block_rows(int type) {
+    switch (type) {
+    case kQ2_K:
+    case kQ3_K:
+    case kQ4_K:
+    case kQ5_K:
+    case kQ6_K:
+    case kIQ1_S:
+    case kIQ1_M:
+    case kIQ2_XXS:
+    case kIQ2_XS:
+    case kIQ2_S:
+    case kIQ3_XXS:
+    case kIQ3_S:
+    case kIQ4_XS:
+    case kTQ1_0:
+    case kTQ2_0:
+        return true;
+    default:
+        return false;
+    }
+}
+
 struct Kernels {
     const char *name;
-    int max_row_tokens; // up to here tokens go through `matvec`, with equal bits per token; at most kMaxRowTokens
+    // Up to here tokens go through `matvec`, with equal bits per token: at most kMaxRowTokens, and of formats with
+    // blocks of 256 values kMaxBlockTokens.
+    int max_row_tokens, max_block_tokens;
+    int row_tokens(int type) const { return has_block_rows(type) ? max_block_tokens : max_row_tokens; }
 
     // y = x / sqrt(mean(x^2) + epsilon) * weight, over consecutive groups of `group` values.
     void (*rms_norm)(const float *x, const float *weight, float *y, int width, int group, float epsilon);
@@ -73,10 +100,13 @@ struct Kernels {
     void (*float_panel)(const float *x, int64_t stride, int num_tokens, int k, FloatPanel *panels,
                         int64_t panel_stride);
 
-    // out[token][row] = w[row] . x[token] for rows [row_begin, row_end) and up to max_row_tokens tokens.
-    // Float types read x, int8 types read quantized rows (`row_bytes` of activation memory per token).
+    // Puts 2 to max_block_tokens quantized rows of k values, a multiple of 256, side by side for `matvec`.
+    void (*pack_tokens)(const uint8_t *rows, int num_tokens, int k, TokenPanel *panels);
+    // out[token][row] = w[row] . x[token] for rows [row_begin, row_end) and up to row_tokens tokens.
+    // Float types read x, int8 types read quantized rows, one after another; several tokens also as `panels` of
+    // pack_tokens, which are made anew in `scratch` where they are not given.
     void (*matvec)(const Matrix &w, int row_begin, int row_end, const float *x, int64_t x_stride, uint8_t *quantized,
-                   int num_tokens, float *out, int64_t out_stride, float *scratch);
+                   const TokenPanel *panels, int num_tokens, float *out, int64_t out_stride, float *scratch);
     // c[panel][kTileRows][16] = w[row_begin ...] . x for num_tokens packed tokens; `scratch` holds one unpacked tile.
     void (*matmul_tile)(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels,
                         const FloatPanel *float_panels, int num_tokens, float *c, uint8_t *scratch);

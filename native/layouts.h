@@ -9,10 +9,11 @@ namespace quipu {
 constexpr int kGroup = 32;  // values that share one activation scale
 constexpr int kBlock = 256; // values along K that one tile and one panel cover
 constexpr int kGroupsPerBlock = kBlock / kGroup;
-constexpr int kPanelTokens = 16; // tokens in the lanes of one panel
-constexpr int kTileRows = 48;    // weight rows unpacked at once: divisible by 4 and 6, codes fit L1
-constexpr int kMaxRowTokens = 8; // the most tokens that the row kernels of any instruction set take
-constexpr int kRowStreams = 4;   // weight rows that the row kernels read side by side
+constexpr int kPanelTokens = 16;    // tokens in the lanes of one panel
+constexpr int kTileRows = 48;       // weight rows unpacked at once: divisible by 4 and 6, codes fit L1
+constexpr int kMaxRowTokens = 8;    // the most tokens that the row kernels of any instruction set take
+constexpr int kMaxBlockTokens = 16; // the same for formats with blocks of 256 values
+constexpr int kRowStreams = 4;      // weight rows that the row kernels read side by side
 
 // Panels that hold this many tokens.
 constexpr int num_panels(int num_tokens) {
@@ -39,6 +40,7 @@ struct ActivationRow {
     int16_t *ratios16;     // [K / 16], each ratio twice
     int16_t *ratio_sums32; // [K / 32]
     int16_t *ratio_sums16; // [K / 16]
+    int16_t *code_sums16;  // [K / 16], of codes alone
     float *block_scales;   // [K / 256]
 
     // The row from value k on, a multiple of 256.
@@ -52,6 +54,7 @@ struct ActivationRow {
                 .ratios16 = ratios16 + 2 * groups,
                 .ratio_sums32 = ratio_sums32 + groups,
                 .ratio_sums16 = ratio_sums16 + 2 * groups,
+                .code_sums16 = code_sums16 + 2 * groups,
                 .block_scales = block_scales + k / kBlock};
     }
 };
@@ -59,7 +62,7 @@ struct ActivationRow {
 // Bytes of one ActivationRow for K values, and its parts inside them: every part begins at a multiple of 16 bytes.
 constexpr int64_t activation_row_bytes(int64_t k) {
     const int64_t padded = round_up(k, kBlock);
-    return padded + padded / 32 * 4 * 2 + padded / 16 * 4 + padded / 32 * 2 * 2 + padded / 16 * 2 * 2 +
+    return padded + padded / 32 * 4 * 2 + padded / 16 * 4 + padded / 32 * 2 * 2 + padded / 16 * 2 * 3 +
            round_up(padded / kBlock * 4, 32);
 }
 inline ActivationRow activation_row(uint8_t *memory, int64_t k) {
@@ -74,7 +77,30 @@ inline ActivationRow activation_row(uint8_t *memory, int64_t k) {
             .ratios16 = integers + groups,
             .ratio_sums32 = integers + 3 * groups,
             .ratio_sums16 = integers + 4 * groups,
-            .block_scales = reinterpret_cast<float *>(integers + 6 * groups)};
+            .code_sums16 = integers + 6 * groups,
+            .block_scales = reinterpret_cast<float *>(integers + 8 * groups)};
+}
+
+// Activations of up to 8 tokens over 256 values for the row kernels of several tokens, made from rows; more tokens take
+// a second array of panels. Each vector of 32 codes holds 2, 4 or 8 tokens (T) with 32 / T neighbours along K of each.
+// What belongs to one token stands in its lanes.
+struct alignas(64) TokenPanel {
+    int8_t codes[64][32];      // [8 T used]
+    int16_t code_sums[32][16]; // of the codes that an int16 lane sums, over 8 values (T = 2: over 16)
+    int16_t ratios[8][16];     // per 32 values
+    int16_t ratio_sums16[8][8][2], ratio_sums32[4][8][2]; // pairs of neighbours, in the lanes of results
+    float block_scales[8];                                // in the lanes of results
+};
+static_assert(sizeof(TokenPanel) % 64 == 0);
+
+// Arrays of panels that hold this many tokens.
+constexpr int token_panels(int num_tokens) {
+    return (num_tokens + 7) / 8;
+}
+
+// Floats of scratch that the row kernels want for rows of k values.
+constexpr int64_t matvec_scratch_floats(int64_t k) {
+    return token_panels(kMaxBlockTokens) * round_up(k, kBlock) / kBlock * int64_t(sizeof(TokenPanel) / 4) + 16;
 }
 
 // Activations of 16 tokens over 256 values for the tile kernels: tokens in lanes, 4 neighbours along K per lane.

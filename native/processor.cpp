@@ -1,11 +1,15 @@
 #include "processor.h"
 
-#include <cstdint>
+#include <algorithm>
+#include <ctime>
+#include <thread>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 #if defined(__linux__)
+#include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -140,6 +144,31 @@ std::vector<std::string> feature_names(const Processor &cpu) {
         if (feature.present)
             names.emplace_back(feature.name);
     return names;
+}
+
+int usable_processors() {
+#if defined(__linux__)
+    cpu_set_t allowed; // 1024 processors; the call fails where there are more, and all of them count
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
+        return std::max(1, CPU_COUNT(&allowed));
+#endif
+    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+int64_t involuntary_switches() {
+#if defined(__linux__)
+    rusage usage;
+    if (getrusage(RUSAGE_THREAD, &usage) == 0)
+        return usage.ru_nivcsw;
+#endif
+    static thread_local int64_t calls = 0;
+    return ++calls;
+}
+
+int64_t thread_nanoseconds() {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time); // cannot fail: every thread has this clock
+    return int64_t(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
 }
 
 } // namespace quipu

@@ -1,6 +1,7 @@
 // What the processor offers and the operating system lets programs use.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -20,5 +21,14 @@ Processor detect_processor();
 
 // The names of the flags that are set, as Linux spells them where it has a name.
 std::vector<std::string> feature_names(const Processor &processor);
+
+// Hardware threads that this process may run on.
+int usable_processors();
+
+// How often the system has taken the processor from the calling thread; where it does not tell, a new number each time.
+int64_t involuntary_switches();
+
+// For how long the calling thread has run on a processor.
+int64_t thread_nanoseconds();
 
 } // namespace quipu

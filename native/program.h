@@ -34,7 +34,16 @@ class KvCache {
     int64_t num_pages() const { return num_pages_; }
     const KvLayer &shape() const { return shape_; }
 
+    // A page as bytes: for each layer the keys of all heads, then the values, as they lie.
+    int64_t page_bytes() const { return num_layers_ * (k_page_bytes() + v_page_bytes()); }
+    void read_page(int64_t page, uint8_t *to) const;
+    void write_page(int64_t page, const uint8_t *from);
+    void copy_page(int64_t from, int64_t to);
+
   private:
+    int64_t k_page_bytes() const { return shape_.num_kv_heads * shape_.k_head_bytes(); }
+    int64_t v_page_bytes() const { return shape_.num_kv_heads * shape_.v_head_bytes(); }
+
     int num_layers_;
     KvLayer shape_;
     int64_t num_pages_, k_bytes_, v_bytes_; // bytes per layer
@@ -100,11 +109,19 @@ class RunPlan {
 };
 
 // Replays steps in stages: consecutive steps without a barrier between them, whose units the workers draw together, and
-// the short steps behind, which the worker that finishes the last unit executes alone. Between stages is a barrier.
-class Program {
+// the short steps behind, which the worker that finishes the last unit executes alone. Then it opens the next stage.
+//
+// A stage waits for its units, not for the workers. A worker that the system has put aside between two units delays
+// nobody; when it comes back it goes on with the stage that is open then, if need be in a later run. So what workers
+// look at while they hold no unit is atomic and bears the number of its run.
+class Program final : public Task {
   public:
     Program(std::shared_ptr<Team> team, const Kernels &kernels, int max_tokens)
         : team_(std::move(team)), kernels_(kernels), max_tokens_(max_tokens) {}
+    ~Program() override { team_->retire(*this); }
+
+    Program(const Program &) = delete;
+    Program &operator=(const Program &) = delete;
 
     const Kernels &kernels() const { return kernels_; }
     int max_tokens() const { return max_tokens_; }
@@ -117,16 +134,42 @@ class Program {
     void append_plan(std::shared_ptr<RunPlan> plan) { plans_.push_back(std::move(plan)); }
     // Allocates worker scratch; no step may be appended afterwards.
     void seal();
-    void run(const RunArguments &run);
+    // Executes the steps with the first num_active workers of the team, or all where it has fewer.
+    void run(const RunArguments &run, int num_active);
+
+    void work(int index) override;
 
   private:
     // The steps [begin, end_shared) of a stage are shared by all workers, [end_shared, end) are short.
     struct Stage {
-        size_t begin, end_shared, end;
+        uint64_t run;
+        int begin, end_shared;
     };
-    Stage stage_from(size_t begin, const RunArguments &run) const;
-    void work(int index, const RunArguments &run);
-    bool share(const Stage &stage, const Worker &worker, const RunArguments &run);
+    // Units of a step that were drawn, of how many, in which run; in one word, so that none is drawn twice or late.
+    struct Draws {
+        uint64_t run;
+        int total, drawn;
+    };
+    // What a worker keeps; on cache lines of its own.
+    struct alignas(64) Seat {
+        Worker worker;
+        CoreShare core;
+        RunArguments run; // a copy, made while a unit is held
+        bool has_run = false, should_rest = false;
+    };
+
+    static uint64_t pack(const Stage &stage);
+    static Stage unpack_stage(uint64_t word);
+    static uint64_t pack(const Draws &draws);
+    static Draws unpack_draws(uint64_t word);
+
+    int end_of_stage(int end_shared, const RunArguments &run) const;
+    void open(int begin, const Worker &worker);
+    int draw(int step, uint64_t run);
+    bool share(const Stage &stage, Seat &seat);
+    bool may_rest(Seat &seat);
+    void execute_short(int begin, int end, const Worker &worker);
+    void wait_for_stage(uint32_t phase, const Stage &stage, Seat &seat);
 
     std::shared_ptr<Team> team_;
     const Kernels &kernels_;
@@ -134,10 +177,15 @@ class Program {
     std::vector<std::unique_ptr<Step>> steps_;
     std::vector<std::shared_ptr<RunPlan>> plans_;
     std::vector<AlignedBuffer> buffers_;
-    std::vector<Worker> workers_;
-    std::unique_ptr<std::atomic<int>[]> next_unit_;      // per step
-    std::unique_ptr<std::atomic<int>[]> finished_units_; // per stage, at the index of its first step
-    std::unique_ptr<Barrier> barrier_;
+    std::vector<Seat> seats_;
+    std::unique_ptr<std::atomic<uint64_t>[]> draws_; // per step
+    std::unique_ptr<std::atomic<int>[]> left_units_; // not done, per stage, at the index of its first step
+    RunArguments arguments_{};
+    uint64_t run_ = 0;
+    std::atomic<int> num_active_{0}, num_working_{0}; // workers of the run in progress; without those that rest
+    std::atomic<int64_t> last_rest_ns_{0};            // when one of them began to rest
+    alignas(64) std::atomic<uint64_t> stage_{0};      // the open one; it begins at num_steps when the run is done
+    std::atomic<uint32_t> phase_{0};                  // grows with every stage that is opened
 };
 
 } // namespace quipu

@@ -15,8 +15,8 @@ namespace {
 // ones, so that cores of uneven speed finish together.
 class RowUnits {
   public:
-    RowUnits(const Kernels &kernels, const Matrix &weight, int num_tokens) : rows_(weight.rows) {
-        if (num_tokens > kernels.max_row_tokens) {
+    RowUnits(const Matrix &weight, bool as_rows) : rows_(weight.rows) {
+        if (!as_rows) {
             long_ = short_ = kTileRows;
             return;
         }
@@ -76,34 +76,56 @@ class RmsNorm final : public RowStep {
 class Pack final : public RowStep {
   public:
     Pack(const Kernels &kernels, ValueBuffer x, const float *norm_weight, float epsilon, ValueBuffer normalized,
-         bool as_int8, bool as_float, PackedActivations packed)
-        : kernels_(kernels), x_(x), normalized_(normalized), norm_weight_(norm_weight), epsilon_(epsilon),
-          as_int8_(as_int8), as_float_(as_float), packed_(packed) {}
+         ActivationUses uses, PackedActivations packed)
+        : kernels_(kernels), x_(x), normalized_(normalized), norm_weight_(norm_weight), epsilon_(epsilon), uses_(uses),
+          packed_(packed) {}
 
     int num_units(const RunArguments &run) const override {
         const int rows = x_.num_rows(run);
-        return rows <= kernels_.max_row_tokens ? rows : num_panels(rows);
+        return as_panels(rows) ? num_panels(rows) : rows;
     }
 
+    // A unit is a row where row kernels follow, a panel where tile kernels do, and a panel too where some weights read
+    // the one and some the other.
     void execute(int unit, const RunArguments &run, const Worker &) const override {
         const int rows = x_.num_rows(run);
-        if (rows <= kernels_.max_row_tokens) {
+        if (!as_panels(rows)) {
             const float *x = normalize(unit, 1);
-            if (as_int8_)
-                kernels_.quantize_row(x, x_.width,
-                                      activation_row(packed_.rows + unit * activation_row_bytes(x_.width), x_.width));
+            if (uses_.as_blocks || uses_.as_int8)
+                quantize(x, unit, rows);
             return;
         }
         const int first = unit * kPanelTokens, count = std::min(kPanelTokens, rows - first);
         const float *x = normalize(first, count);
+        if (uses_.as_blocks && rows <= kernels_.max_block_tokens)
+            for (int row = 0; row < rows; row++)
+                quantize(x_in(x, row), row, rows);
         const int panel_stride = num_panels(rows);
-        if (as_int8_)
+        if (uses_.as_int8 || uses_.as_blocks)
             kernels_.quantize_panel(x, x_.width, count, x_.width, packed_.panels + unit, panel_stride);
-        if (as_float_)
+        if (uses_.as_float)
             kernels_.float_panel(x, x_.width, count, x_.width, packed_.float_panels + unit, panel_stride);
     }
 
   private:
+    bool as_panels(int rows) const {
+        const bool only_blocks = uses_.as_blocks && !uses_.as_int8 && !uses_.as_float;
+        return rows > (only_blocks ? kernels_.max_block_tokens : kernels_.max_row_tokens);
+    }
+    const float *x_in(const float *x, int row) const { return x + int64_t(row) * x_.width; }
+
+    void quantize(const float *x, int row, int num_rows) const {
+        kernels_.quantize_row(x, x_.width,
+                              activation_row(packed_.rows + row * activation_row_bytes(x_.width), x_.width));
+        if (num_rows == 1 || !uses_.as_blocks)
+            return;
+        // The last to finish puts the rows side by side.
+        if (finished_.fetch_add(1, std::memory_order_acq_rel) + 1 < num_rows)
+            return;
+        finished_.store(0, std::memory_order_relaxed);
+        kernels_.pack_tokens(packed_.rows, num_rows, x_.width, packed_.token_panels);
+    }
+
     const float *normalize(int first, int count) const {
         if (!norm_weight_)
             return x_.row(first);
@@ -116,8 +138,9 @@ class Pack final : public RowStep {
     ValueBuffer x_, normalized_;
     const float *norm_weight_;
     float epsilon_;
-    bool as_int8_, as_float_;
+    ActivationUses uses_;
     PackedActivations packed_;
+    mutable std::atomic<int> finished_{0};
 };
 
 int64_t tile_floats(int max_tokens) {
@@ -131,30 +154,32 @@ class Linear final : public Step {
         : kernels_(kernels), x_(x), residual_(residual), products_(std::move(products)), packed_(packed) {}
 
     int num_units(const RunArguments &run) const override {
+        if (x_.num_rows(run) == 0) // most steps of a long prompt want no logits
+            return 0;
         int total = 0;
         for (const Product &product : products_)
-            total += RowUnits(kernels_, product.weight, x_.num_rows(run)).count();
+            total += units_of(product, x_.num_rows(run)).count();
         return total;
     }
 
     int64_t scratch_floats(int max_tokens) const override {
-        return std::max(tile_floats(max_tokens), round_up(x_.width, kBlock));
+        return std::max(tile_floats(max_tokens), matvec_scratch_floats(x_.width));
     }
 
     void prefetch(int unit, const RunArguments &run) const override {
         const int rows = x_.num_rows(run);
         if (const Product *product = find_product(unit, rows))
-            prefetch_unit(kernels_, product->weight, unit, rows);
+            prefetch_unit(product->weight, unit, as_rows(*product, rows));
     }
 
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         const int rows = x_.num_rows(run);
         const Product *product = find_product(unit, rows);
-        const RowUnits units(kernels_, product->weight, rows);
+        const RowUnits units = units_of(*product, rows);
         const int begin = units.begin(unit), end = units.end(unit);
-        if (rows <= kernels_.max_row_tokens) {
-            kernels_.matvec(product->weight, begin, end, x_.data, x_.width, packed_.rows, rows, product->out.data,
-                            product->out.width, worker.scratch);
+        if (as_rows(*product, rows)) {
+            kernels_.matvec(product->weight, begin, end, x_.data, x_.width, packed_.rows, packed_.token_panels, rows,
+                            product->out.data, product->out.width, worker.scratch);
             finish_rows(*product, begin, end, rows);
         } else {
             kernels_.matmul_tile(product->weight, begin, end - begin, packed_.panels, packed_.float_panels, rows,
@@ -165,10 +190,10 @@ class Linear final : public Step {
 
     // Asks for the beginnings of the streams that the row kernels read side by side; further on they look ahead
     // themselves.
-    static void prefetch_unit(const Kernels &kernels, const Matrix &weight, int unit, int num_rows) {
+    static void prefetch_unit(const Matrix &weight, int unit, bool as_rows) {
         constexpr int kAheadBytes = 1024;
-        const RowUnits units(kernels, weight, num_rows);
-        if (num_rows > kernels.max_row_tokens || unit >= units.count())
+        const RowUnits units(weight, as_rows);
+        if (!as_rows || unit >= units.count())
             return;
         const int begin = units.begin(unit), count = units.end(unit) - begin;
         for (int i = 0; i < kRowStreams; i++) {
@@ -179,10 +204,13 @@ class Linear final : public Step {
     }
 
   private:
+    bool as_rows(const Product &product, int rows) const { return rows <= kernels_.row_tokens(product.weight.type); }
+    RowUnits units_of(const Product &product, int rows) const { return {product.weight, as_rows(product, rows)}; }
+
     // The product that a unit of the step belongs to, or nullptr past the last one; `unit` becomes one of its own.
     const Product *find_product(int &unit, int rows) const {
         for (const Product &product : products_) {
-            const int units = RowUnits(kernels_, product.weight, rows).count();
+            const int units = units_of(product, rows).count();
             if (unit < units)
                 return &product;
             unit -= units;
@@ -224,35 +252,39 @@ class SwigluLinear final : public Step {
                  PackedActivations packed)
         : kernels_(kernels), x_(x), out_(out), gate_(gate), up_(up), packed_(packed) {}
 
-    int num_units(const RunArguments &run) const override {
-        return RowUnits(kernels_, gate_, x_.num_rows(run)).count();
-    }
+    int num_units(const RunArguments &run) const override { return RowUnits(gate_, as_rows(x_.num_rows(run))).count(); }
 
     void prefetch(int unit, const RunArguments &run) const override {
-        Linear::prefetch_unit(kernels_, gate_, unit, x_.num_rows(run));
+        Linear::prefetch_unit(gate_, unit, as_rows(x_.num_rows(run)));
     }
 
     int64_t scratch_floats(int max_tokens) const override {
-        const int64_t row_mode = round_up(x_.width, kBlock) + int64_t(kMaxRowTokens) * (gate_.rows + 8);
+        const int64_t row_mode = matvec_scratch_floats(x_.width) + int64_t(kMaxBlockTokens) * (gate_.rows + 8);
         return std::max(2 * tile_floats(max_tokens) + kTileRows, row_mode);
     }
 
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         const int rows = x_.num_rows(run);
-        const RowUnits units(kernels_, gate_, rows);
+        const RowUnits units(gate_, as_rows(rows));
         const int begin = units.begin(unit), end = units.end(unit);
-        if (rows <= kernels_.max_row_tokens)
+        if (as_rows(rows))
             execute_rows(unit, begin, end, rows, worker.scratch);
         else
             execute_tile(begin, end, rows, worker);
     }
 
   private:
+    bool as_rows(int rows) const {
+        return rows <= std::min(kernels_.row_tokens(gate_.type), kernels_.row_tokens(up_.type));
+    }
+
     void execute_rows(int unit, int begin, int end, int rows, float *scratch) const {
-        float *up = scratch + round_up(x_.width, kBlock);
-        Linear::prefetch_unit(kernels_, up_, unit, rows);
-        kernels_.matvec(gate_, begin, end, x_.data, x_.width, packed_.rows, rows, out_.data, out_.width, scratch);
-        kernels_.matvec(up_, begin, end, x_.data, x_.width, packed_.rows, rows, up, gate_.rows, scratch);
+        float *up = scratch + matvec_scratch_floats(x_.width);
+        Linear::prefetch_unit(up_, unit, true);
+        kernels_.matvec(gate_, begin, end, x_.data, x_.width, packed_.rows, packed_.token_panels, rows, out_.data,
+                        out_.width, scratch);
+        kernels_.matvec(up_, begin, end, x_.data, x_.width, packed_.rows, packed_.token_panels, rows, up, gate_.rows,
+                        scratch);
         for (int t = 0; t < rows; t++) {
             float *gate = out_.row(t) + begin;
             kernels_.swiglu(gate, up + int64_t(t) * gate_.rows + begin, gate, end - begin);
@@ -359,8 +391,8 @@ std::unique_ptr<Step> make_rms_norm(const Kernels &kernels, ValueBuffer x, const
 }
 
 std::unique_ptr<Step> make_pack(const Kernels &kernels, ValueBuffer x, const float *norm_weight, float epsilon,
-                                ValueBuffer normalized, bool as_int8, bool as_float, PackedActivations packed) {
-    return std::make_unique<Pack>(kernels, x, norm_weight, epsilon, normalized, as_int8, as_float, packed);
+                                ValueBuffer normalized, ActivationUses uses, PackedActivations packed) {
+    return std::make_unique<Pack>(kernels, x, norm_weight, epsilon, normalized, uses, packed);
 }
 
 std::unique_ptr<Step> make_linear(const Kernels &kernels, ValueBuffer x, std::vector<Product> products,

@@ -9,11 +9,17 @@
 
 namespace quipu {
 
+// How the weights of the linear step that follows read their input.
+struct ActivationUses {
+    bool as_blocks, as_int8, as_float; // int8 weights with blocks of 256 values, the other int8 weights, float weights
+};
+
 // Activations packed for the matrix kernels. One exists per program: a step packs the input of the linear step that
-// follows. Up to max_row_tokens rows are quantized one by one; more become panels.
+// follows. Rows are quantized one by one up to what the row kernels of a reading weight take; more become panels.
 struct PackedActivations {
-    uint8_t *rows = nullptr;           // [kMaxRowTokens][activation_row_bytes]
-    ActivationPanel *panels = nullptr; // [K / 256][num_panels]
+    uint8_t *rows = nullptr;            // [kMaxBlockTokens][activation_row_bytes]
+    TokenPanel *token_panels = nullptr; // [2][K / 256], of several rows and whole blocks of 256 values
+    ActivationPanel *panels = nullptr;  // [K / 256][num_panels]
     FloatPanel *float_panels = nullptr;
 };
 
@@ -81,7 +87,7 @@ std::unique_ptr<Step> make_rms_norm(const Kernels &kernels, ValueBuffer x, const
                                     float epsilon, ValueBuffer out);
 // Packs x for linear steps; with a norm weight it normalizes x into `normalized` first.
 std::unique_ptr<Step> make_pack(const Kernels &kernels, ValueBuffer x, const float *norm_weight, float epsilon,
-                                ValueBuffer normalized, bool as_int8, bool as_float, PackedActivations packed);
+                                ValueBuffer normalized, ActivationUses uses, PackedActivations packed);
 std::unique_ptr<Step> make_linear(const Kernels &kernels, ValueBuffer x, std::vector<Product> products,
                                   ValueBuffer residual, PackedActivations packed);
 std::unique_ptr<Step> make_swiglu_linear(const Kernels &kernels, ValueBuffer x, Matrix gate, Matrix up, ValueBuffer out,

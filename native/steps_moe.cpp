@@ -83,7 +83,7 @@ class MoeStep : public Step {
 
     // Logits of tokens [first, first + count), count <= max_row_tokens, for router rows [begin, end).
     void route(const Matrix &router, int begin, int end, int first, int count, float *out, float *scratch) const {
-        kernels_.matvec(router, begin, end, input(first), layer_.width(), input_row(first), count, out,
+        kernels_.matvec(router, begin, end, input(first), layer_.width(), input_row(first), nullptr, count, out,
                         layer_.num_experts + 1, scratch);
     }
     void route_shared(int first, int count, float *scratch) const {
@@ -121,7 +121,7 @@ class MoePrepare final : public MoeStep {
     int num_units(const RunArguments &run) const override {
         return is_few(run) ? num_tokens(run) : divide_up(num_tokens(run), kernels_.max_row_tokens);
     }
-    int64_t scratch_floats(int) const override { return round_up(layer_.width(), kBlock); }
+    int64_t scratch_floats(int) const override { return matvec_scratch_floats(layer_.width()); }
 
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         if (is_few(run))
@@ -169,7 +169,7 @@ class MoeRoute final : public MoeStep {
             return 0;
         return is_few(run) ? divide_up(layer_.num_experts, router_step()) : space_.num_input_panels;
     }
-    int64_t scratch_floats(int) const override { return round_up(layer_.width(), kBlock); }
+    int64_t scratch_floats(int) const override { return matvec_scratch_floats(layer_.width()); }
 
     void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         if (!is_few(run))
@@ -222,8 +222,8 @@ class MoeGateUp final : public MoeStep {
 
     int64_t scratch_floats(int max_tokens) const override {
         const int64_t width = round_up(layer_.width(), kBlock);
-        const int64_t rows =
-            width + 2 * kMaxRowTokens * kMaxRowUnit + kMaxRowTokens * (activation_row_bytes(width) / 4 + width);
+        const int64_t rows = matvec_scratch_floats(width) + 2 * kMaxRowTokens * kMaxRowUnit +
+                             kMaxRowTokens * (activation_row_bytes(width) / 4 + width);
         const int64_t tiles = 2 * tile_floats(max_tokens) + int64_t(num_panels(max_tokens)) * kPanelTokens * kGateRows +
                               int64_t(sizeof(ActivationPanel)) / 4;
         return std::max(rows, tiles);
@@ -243,7 +243,7 @@ class MoeGateUp final : public MoeStep {
   private:
     void execute_rows(const Group &group, const Expert &expert, int begin, int end, float *scratch) const {
         const int width = layer_.width(), n = group.num_tokens, rows = end - begin;
-        float *gate = scratch + round_up(width, kBlock), *up = gate + kMaxRowTokens * kMaxRowUnit;
+        float *gate = scratch + matvec_scratch_floats(width), *up = gate + kMaxRowTokens * kMaxRowUnit;
         auto *gathered = reinterpret_cast<uint8_t *>(up + kMaxRowTokens * kMaxRowUnit);
         const int32_t *tokens = &space_.pair_tokens[group.first_pair];
         const float *x = input(tokens[0]);
@@ -260,8 +260,8 @@ class MoeGateUp final : public MoeStep {
         }
         const Matrix gate_rows = slice_rows(expert.gate, begin, end), up_rows = slice_rows(expert.up, begin, end);
         prefetch_start(up_rows);
-        kernels_.matvec(gate_rows, 0, rows, x, width, quantized, n, gate, kMaxRowUnit, scratch);
-        kernels_.matvec(up_rows, 0, rows, x, width, quantized, n, up, kMaxRowUnit, scratch);
+        kernels_.matvec(gate_rows, 0, rows, x, width, quantized, nullptr, n, gate, kMaxRowUnit, scratch);
+        kernels_.matvec(up_rows, 0, rows, x, width, quantized, nullptr, n, up, kMaxRowUnit, scratch);
         for (int t = 0; t < n; t++) {
             float *row = gate + t * kMaxRowUnit;
             kernels_.swiglu(row, up + t * kMaxRowUnit, row, rows);
@@ -355,7 +355,7 @@ class MoeDown final : public MoeStep {
     int64_t scratch_floats(int max_tokens) const override {
         const int inner = std::max(layer_.experts.down.cols, layer_.has_shared ? layer_.shared.down.cols : 0);
         // In a run of many tokens a unit takes up to four tiles of rows.
-        const int64_t rows = round_up(inner, kBlock) + int64_t(kMaxRowTokens) * kMaxRowUnit;
+        const int64_t rows = matvec_scratch_floats(inner) + int64_t(kMaxRowTokens) * kMaxRowUnit;
         return std::max(rows, tile_floats(max_tokens));
     }
 
@@ -383,10 +383,10 @@ class MoeDown final : public MoeStep {
 
   private:
     void add_rows(const Group &group, const Matrix &down, int begin, int end, float *scratch) const {
-        float *y = scratch + round_up(down.cols, kBlock);
+        float *y = scratch + matvec_scratch_floats(down.cols);
         uint8_t *hidden = space_.hidden + group.hidden_offset;
         kernels_.matvec(slice_rows(down, begin, end), 0, end - begin, reinterpret_cast<const float *>(hidden),
-                        round_up(down.cols, kBlock), hidden, group.num_tokens, y, kMaxRowUnit, scratch);
+                        round_up(down.cols, kBlock), hidden, nullptr, group.num_tokens, y, kMaxRowUnit, scratch);
         for (int t = 0; t < group.num_tokens; t++) {
             float *out = values_.out.row(space_.pair_tokens[group.first_pair + t]) + begin;
             const float weight = space_.pair_weights[group.first_pair + t];

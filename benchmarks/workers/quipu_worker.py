@@ -33,10 +33,17 @@ class Quipu:
         batch_size: int,
         kv_type: str = "f16",
         num_sequences: int = 1,
+        prefix_cache: bool = False,
     ) -> None:
-        kv_tokens = None if num_sequences == 1 else num_sequences * (ctx_size + _PAGE_TOKENS)
+        kv_size = None if num_sequences == 1 else num_sequences * (ctx_size + _PAGE_TOKENS)
         self.llm = LLM(
-            model, ctx_size=ctx_size, threads=threads, kv_type=kv_type, kv_tokens=kv_tokens, ubatch_size=batch_size
+            model,
+            ctx_size=ctx_size,
+            threads=threads,
+            kv_type=kv_type,
+            kv_size=kv_size,
+            ubatch_size=batch_size,
+            prefix_cache=prefix_cache,
         )
         self.open_filled_cache = functools.partial(
             FilledCache, model=model, threads=threads, ctx_size=ctx_size, kv_type=kv_type

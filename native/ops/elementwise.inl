@@ -109,11 +109,13 @@ inline void quantize_ratios(const ActivationRow &row, int block, const int (&sum
         const float ratio = is_usable ? row.scales[first + g] / largest : 0.0f;
         const int low = sums[2 * g], high = sums[2 * g + 1]; // |sum of 16 codes| <= 16 * 127: times 16 fits an int16
         const auto rounded = [](float x) { return static_cast<int16_t>(std::lrint(x)); };
-        row.ratios32[first + g] = rounded(32767.0f * ratio);
+        row.ratios32[first + g] = rounded(std::min(32768.0f * ratio, 32767.0f));
         row.ratios16[2 * (first + g)] = row.ratios16[2 * (first + g) + 1] = row.ratios32[first + g];
         row.ratio_sums32[first + g] = rounded(8.0f * ratio * static_cast<float>(low + high));
         row.ratio_sums16[2 * (first + g)] = rounded(16.0f * ratio * static_cast<float>(low));
         row.ratio_sums16[2 * (first + g) + 1] = rounded(16.0f * ratio * static_cast<float>(high));
+        row.code_sums16[2 * (first + g)] = static_cast<int16_t>(low);
+        row.code_sums16[2 * (first + g) + 1] = static_cast<int16_t>(high);
     }
 }
 

@@ -26,84 +26,6 @@ template <class W> inline void prefetch_groups(const typename W::Block *blocks) 
 //   add_tokens one row against several tokens: what the weights hold is taken apart once.
 //   total      the result, once all groups are added.
 
-// Blocks of 256 values: sums stay integers over a block, with factors of 16 bits.
-template <class W> struct BlockSums {
-    static constexpr float kProductUnit = 32768.0f / 32767.0f / (1 << W::kFactorShift);
-
-    static float total(const RowSums &s) {
-        return sum(s.products * splat(kProductUnit) - s.offsets * splat(W::kOffsetUnit));
-    }
-
-    static void add_block(const BlockScales &scales, const float *block_scale, I32x8 dots, I32x8 offsets,
-                          RowSums &sums) {
-        const F32x8 scale = splat_load(block_scale);
-        sums.products = fma(to_f32(dots), scales.scale * scale, sums.products);
-        sums.offsets = fma(to_f32(offsets), scales.offset_scale * scale, sums.offsets);
-    }
-
-    template <int R>
-    QUIPU_INLINE static void add_rows(const typename W::Block *const (&rows)[R], int group, const ActivationRow &a,
-                                      RowSums (&sums)[R]) {
-        alignas(32) int16_t factors[R][2 * kGroupsPerBlock];
-        const int block = group / kGroupsPerBlock;
-        const int8_t *activations = a.codes + group * kGroup;
-        BlockScales scales[R];
-        I32x8 offsets[R], dots[R];
-        unrolled<R>([&]<int I>() {
-            scales[I] = W::block_scales(rows[I][block]);
-            offsets[I] = W::factors(scales[I], a, block, factors[I]);
-            dots[I] = zero_i32();
-        });
-        keep_in_memory();
-        unrolled<kGroupsPerBlock / 2>([&]<int Pair>() {
-            constexpr int U = 2 * Pair, V = U + 1;
-            const B8x32 a0 = pinned(load_b8(activations + U * kGroup)), a1 = pinned(load_b8(activations + V * kGroup));
-            unrolled<R>([&]<int I>() {
-                if constexpr (kHasScaledDots) {
-                    dots[I] = add_scaled_dots(dots[I], W::template codes<U>(rows[I][block]), a0, factors[I] + 2 * U);
-                    dots[I] = add_scaled_dots(dots[I], W::template codes<V>(rows[I][block]), a1, factors[I] + 2 * V);
-                    dots[I] = pinned(dots[I]);
-                } else {
-                    const I16x16 p0 = pinned(dot_pairs(W::template codes<U>(rows[I][block]), a0)),
-                                 p1 = pinned(dot_pairs(W::template codes<V>(rows[I][block]), a1));
-                    const I32x8 d0 = pinned(dot_pairs(p0, W::factor(factors[I] + 2 * U))),
-                                d1 = pinned(dot_pairs(p1, W::factor(factors[I] + 2 * V)));
-                    dots[I] = pinned((dots[I] + d0) + d1);
-                }
-            });
-        });
-        unrolled<R>([&]<int I>() { add_block(scales[I], a.block_scales + block, dots[I], offsets[I], sums[I]); });
-    }
-
-    [[gnu::noinline]] QUIPU_FLATTEN static void add_tokens(const typename W::Block *row, int group,
-                                                           const ActivationRow *a, int num_tokens, RowSums *sums) {
-        const int block = group / kGroupsPerBlock;
-        const BlockScales scales = W::block_scales(row[block]);
-        B8x32 codes[kGroupsPerBlock];
-        unrolled<kGroupsPerBlock>([&]<int U>() { codes[U] = W::template codes<U>(row[block]); });
-        for (int t = 0; t < num_tokens; t++) {
-            alignas(32) int16_t factors[2 * W::kGroups];
-            const I32x8 offsets = W::factors(scales, a[t], block, factors);
-            keep_in_memory(); // or the compiler replaces loads by shuffles
-            const int8_t *activations = a[t].codes + group * kGroup;
-            I32x8 even = zero_i32(), odd = zero_i32();
-            unrolled<kGroupsPerBlock / 2>([&]<int Pair>() {
-                constexpr int U = 2 * Pair, V = U + 1;
-                if constexpr (kHasScaledDots) {
-                    even = add_scaled_dots(even, codes[U], load_b8(activations + U * kGroup), factors + 2 * U);
-                    odd = add_scaled_dots(odd, codes[V], load_b8(activations + V * kGroup), factors + 2 * V);
-                } else {
-                    const I16x16 p0 = dot_pairs(codes[U], load_b8(activations + U * kGroup)),
-                                 p1 = dot_pairs(codes[V], load_b8(activations + V * kGroup));
-                    even = even + dot_pairs(p0, W::factor(factors + 2 * U));
-                    odd = odd + dot_pairs(p1, W::factor(factors + 2 * V));
-                }
-            });
-            add_block(scales, a[t].block_scales + block, even + odd, offsets, sums[t]);
-        }
-    }
-};
-
 // One group per block: each group's sum is scaled by a float of its own.
 template <class W> struct GroupSums {
     static float total(const RowSums &s) { return sum(s.products - s.offsets); }
@@ -193,8 +115,6 @@ template <class W> struct GroupSums {
     }
 };
 
-template <class W> using SumsOf = std::conditional_t<W::kGroups == kGroupsPerBlock, BlockSums<W>, GroupSums<W>>;
-
 // What is left of R rows of a format with one group per block behind the last whole eight, which ended at `group`.
 template <class W, int R>
 inline void add_last_groups(const typename W::Block *const (&rows)[R], int group, int total_groups,
@@ -214,7 +134,7 @@ inline void add_last_groups(const typename W::Block *const (&rows)[R], int group
 template <class W, int R>
 [[gnu::noinline]] QUIPU_FLATTEN void matvec_rows(const Matrix &w, int row, int row_stride, const ActivationRow *a,
                                                  int num_tokens, float *out, int64_t out_stride) {
-    using Sums = SumsOf<W>;
+    using Sums = GroupSums<W>;
     const int total_groups = w.cols / kGroup;
     const typename W::Block *rows[R];
     RowSums sums[R][kMaxRowTokens];
@@ -240,9 +160,8 @@ template <class W, int R>
                 Sums::add_tokens(rows[i], g, a, num_tokens, sums[i]);
             }
     }
-    if constexpr (W::kGroups == 1)
-        if (g < total_groups)
-            add_last_groups<W, R>(rows, g, total_groups, a, num_tokens, sums);
+    if (g < total_groups)
+        add_last_groups<W, R>(rows, g, total_groups, a, num_tokens, sums);
     for (int i = 0; i < R; i++)
         for (int t = 0; t < num_tokens; t++)
             out[t * out_stride + row + i * row_stride] = Sums::total(sums[i][t]);
@@ -336,11 +255,13 @@ void matvec_float(const Matrix &w, int row_begin, int row_end, const float *x, i
 }
 
 void matvec(const Matrix &w, int row_begin, int row_end, const float *x, int64_t x_stride, uint8_t *quantized,
-            int num_tokens, float *out, int64_t out_stride, float *scratch) {
+            const TokenPanel *panels, int num_tokens, float *out, int64_t out_stride, float *scratch) {
     if (!runs_on_int8(w.type))
         return matvec_float(w, row_begin, row_end, x, x_stride, num_tokens, out, out_stride, scratch);
     with_int8_weights(w.type, [&]<class W>(W) {
-        if constexpr (reads_eights<W>())
+        if constexpr (sums_blocks<W>())
+            matvec_blocks<W>(w, row_begin, row_end, quantized, panels, num_tokens, out, out_stride, scratch);
+        else if constexpr (reads_eights<W>())
             matvec_eights<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride);
         else
             matvec_int8<W>(w, row_begin, row_end, quantized, num_tokens, out, out_stride);

@@ -8,6 +8,8 @@
 #include "ops/encoder.inl"
 #include "ops/matvec_eights.inl"
 
+#include "ops/matvec_blocks.inl"
+
 #include "ops/matvec.inl"
 
 #include "ops/matmul.inl"
@@ -32,6 +34,7 @@ extern const Kernels kernels;
 const Kernels kernels = {
     .name = QUIPU_STRING(QUIPU_ISA),
     .max_row_tokens = QUIPU_MAX_ROW_TOKENS,
+    .max_block_tokens = kHasDotFours ? QUIPU_MAX_ROW_TOKENS : kMaxBlockTokens,
     .rms_norm = rms_norm,
     .swiglu = swiglu,
     .add = add,
@@ -43,6 +46,7 @@ const Kernels kernels = {
     .quantize_row = quantize_row,
     .quantize_panel = quantize_panel,
     .float_panel = float_panel,
+    .pack_tokens = pack_tokens,
     .matvec = matvec,
     .matmul_tile = matmul_tile,
     .kv_write = kv_write,

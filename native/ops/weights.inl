@@ -7,10 +7,6 @@
 //                                            an int8 scale per 16 values multiplies the code, offsets per 16 values)
 // kSigned: codes are signed and have no offset. kMaxCode bounds unsigned codes and so how many products fit an int16.
 // The other formats have traits of another shape, see weights_eights.inl.
-//
-// Row kernels sum a block of 256 values in integers: products of pairs times int16 factors, which are the integer scale
-// of the weights times the ratio of the activations (see ActivationRow), shifted up by kFactorShift. Eight groups of
-// largest values must fit an int32: 2 * (2 * kMaxCode * 127) * (largest scale << kFactorShift) * 8 <= 2^31 - 1.
 #pragma once
 
 #include "ops/weights_eights.inl"
@@ -62,23 +58,16 @@ struct WeightsQ8_0 {
     template <int G> static B8x32 codes(const Block &b) { return load_b8(b.qs); }
 };
 
-struct WeightsQ4_K {
+struct WeightsQ4_K : BlockDefaults {
     using Block = BlockQ4_K;
-    static constexpr int kGroups = 8, kMaxCode = 15;
+    static constexpr int kGroups = 8, kMaxCode = 15, kMaxLevel = 15, kMaxScale = 63, kMaxMinimum = 63;
+    static constexpr bool kMinima = true;
     static constexpr bool kSigned = false, kPairScales = false;
     template <int G> static B8x32 codes(const Block &b) {
         const B8x32 bytes = load_b8(b.qs + 32 * (G / 2));
         return (G % 2 ? shift_right<4>(bytes) : bytes) & splat_b8(0x0F);
     }
-    static constexpr int kFactorShift = 9;
-    static constexpr float kOffsetUnit = 1.0f / (8 << kFactorShift);
-    static_assert(int64_t(4) * kMaxCode * 127 * (63 << kFactorShift) * 8 <= INT32_MAX);
-    static_assert(int64_t(2) * (63 << kFactorShift) * 8 * 32 * 127 <= INT32_MAX); // minima times sums
-    static BlockScales block_scales(const Block &b) { return load_6bit_scales<kFactorShift>(&b); }
-    static I32x8 factors(const BlockScales &s, const ActivationRow &a, int block, int16_t *factors) {
-        return factor_pairs(s.integers, a.ratios32 + 8 * block, a.ratio_sums32 + 8 * block, factors);
-    }
-    static I16x16 factor(const int16_t *factors) { return splat_two(factors); }
+    template <int Shift> static BlockScales block_scales(const Block &b) { return load_6bit_scales<Shift>(&b); }
     static Decoded<WeightsQ4_K> decode(const Block *b) {
         Decoded<WeightsQ4_K> decoded;
         load_6bit_pairs(b, decoded.scales, decoded.offsets[0]);
@@ -86,9 +75,10 @@ struct WeightsQ4_K {
     }
 };
 
-struct WeightsQ5_K {
+struct WeightsQ5_K : BlockDefaults {
     using Block = BlockQ5_K;
-    static constexpr int kGroups = 8, kMaxCode = 31;
+    static constexpr int kGroups = 8, kMaxCode = 31, kMaxLevel = 31, kMaxScale = 63, kMaxMinimum = 63;
+    static constexpr bool kMinima = true;
     static constexpr bool kSigned = false, kPairScales = false;
     template <int G> static B8x32 codes(const Block &b) {
         const B8x32 bytes = load_b8(b.qs + 32 * (G / 2)), high = load_b8(b.qh);
@@ -98,15 +88,7 @@ struct WeightsQ5_K {
         else
             return low | (shift_right<G - 4>(high) & splat_b8(0x10));
     }
-    static constexpr int kFactorShift = 8;
-    static constexpr float kOffsetUnit = 1.0f / (8 << kFactorShift);
-    static_assert(int64_t(4) * kMaxCode * 127 * (63 << kFactorShift) * 8 <= INT32_MAX);
-    static_assert(int64_t(2) * (63 << kFactorShift) * 8 * 32 * 127 <= INT32_MAX); // minima times sums
-    static BlockScales block_scales(const Block &b) { return load_6bit_scales<kFactorShift>(&b); }
-    static I32x8 factors(const BlockScales &s, const ActivationRow &a, int block, int16_t *factors) {
-        return factor_pairs(s.integers, a.ratios32 + 8 * block, a.ratio_sums32 + 8 * block, factors);
-    }
-    static I16x16 factor(const int16_t *factors) { return splat_two(factors); }
+    template <int Shift> static BlockScales block_scales(const Block &b) { return load_6bit_scales<Shift>(&b); }
     static Decoded<WeightsQ5_K> decode(const Block *b) {
         Decoded<WeightsQ5_K> decoded;
         load_6bit_pairs(b, decoded.scales, decoded.offsets[0]);
@@ -114,9 +96,10 @@ struct WeightsQ5_K {
     }
 };
 
-struct WeightsQ6_K {
+struct WeightsQ6_K : BlockDefaults {
     using Block = BlockQ6_K;
-    static constexpr int kGroups = 8, kMaxCode = 63;
+    static constexpr int kGroups = 8, kMaxCode = 63, kCentre = 32, kMaxLevel = 32, kMaxScale = 128;
+    static constexpr bool kHalves = true;
     static constexpr bool kSigned = false, kPairScales = true;
     // Half H of a block holds groups 4H..4H+3: low nibbles of 64 bytes, then their high nibbles; two bits each from qh.
     template <int G> static B8x32 codes(const Block &b) {
@@ -130,18 +113,9 @@ struct WeightsQ6_K {
             return low | (shift_right<2 * part - 4>(high) & splat_b8(0x30));
     }
     static const int8_t *pair_scales(const Block &b) { return b.scales; }
-    static constexpr int kFactorShift = 6;
-    static constexpr float kOffsetUnit = 32.0f / (16 << kFactorShift);
-    static_assert(int64_t(4) * kMaxCode * 127 * (128 << kFactorShift) * 8 <= INT32_MAX);
-    static_assert(int64_t(2) * (128 << kFactorShift) * 16 * 16 * 127 <= INT32_MAX); // scales times sums
-    static BlockScales block_scales(const Block &b) {
-        const F32x8 d = splat(f16_to_f32(b.d));
-        return {load_i8_scales<kFactorShift>(b.scales), d, d};
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return {load_i8_scales<Shift>(b.scales), splat(f16_to_f32(b.d)), zero_f32()};
     }
-    static I32x8 factors(const BlockScales &s, const ActivationRow &a, int block, int16_t *factors) {
-        return factor_each(s.integers, a.ratios16 + 16 * block, a.ratio_sums16 + 16 * block, factors);
-    }
-    static I16x16 factor(const int16_t *factors) { return splat_halves(factors); }
     static Decoded<WeightsQ6_K> decode(const Block *b) {
         const float d = f16_to_f32(b->d);
         const F32x8 offset = splat(32.0f * d);

@@ -26,10 +26,19 @@ struct EightCodes {
     B8x32 signs{}; // kMagnitudes: negative lanes for minus, positive for plus; anything where the code is zero
 };
 
+// What most formats with blocks of 256 values do not need; see matvec_blocks.inl.
+struct BlockDefaults {
+    static constexpr bool kMagnitudes = false, kMinima = false, kHalves = false;
+    static constexpr int kCentre = 0, kMaxMinimum = 0;
+    struct State {};
+    template <class Block> static void prepare(const Block *, State &) {}
+};
+
 // What most traits do not need.
 struct EightDefaults {
     static constexpr int kGroups = 8, kCentre = 0;
-    static constexpr bool kMagnitudes = false, kOffsets = false;
+    static constexpr bool kMagnitudes = false, kOffsets = false, kMinima = false, kHalves = false;
+    static constexpr int kMaxMinimum = 0;
     static constexpr Scaling kScaling = Scaling::kGroups;
     static constexpr bool kEights = true;
     struct State {};

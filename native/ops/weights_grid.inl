@@ -43,16 +43,26 @@ inline I16x16 odd_scales(const uint8_t *nibbles) {
     return codes + codes + splat_i16(1);
 }
 
+// The scales of eight groups, 2 * code + 1 each.
+template <int Shift> inline BlockScales odd_block_scales(I32x8 codes, float scale) {
+    const I32x8 integers = shift_left<Shift>((codes + codes) + splat_i32(1));
+    return {pack_words(integers, zero_i32()), splat(scale), zero_f32()};
+}
+
 struct WeightsIQ2_XXS : EightDefaults {
     using Block = BlockIQ2_XXS;
     static constexpr int kMaxCode = 43;
     static constexpr bool kMagnitudes = true;
     using State = SignState;
+    static constexpr int kMaxLevel = 43, kMaxScale = 31;
     static EightScales scales(const Block *b) {
         const F32x8 codes = to_f32(shift_right<28>(load_odd_words(b->qs)));
         return {.scales = (codes + codes + splat(1.0f)) * splat(f16_to_f32(b->d) * 0.125f)};
     }
     static void prepare(const Block *b, State &s) { repeat_halves(even_signs(load_odd_words(b->qs)), s.signs); }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return odd_block_scales<Shift>(shift_right<28>(load_odd_words(b.qs)), f16_to_f32(b.d) * 0.125f);
+    }
     template <int G> static EightCodes codes(const Block *b, const State &s) {
         return {load_entries(kIQ2XXSGrid, reinterpret_cast<const uint8_t *>(b->qs) + 8 * G), expand_signs<G>(s.signs)};
     }
@@ -64,6 +74,8 @@ struct WeightsIQ2_XS : EightDefaults {
     static constexpr bool kMagnitudes = true;
     static constexpr Scaling kScaling = Scaling::kIntPairs;
     struct State : SignState, IndexState {};
+    static constexpr int kMaxLevel = 43, kMaxScale = 31;
+    static constexpr bool kHalves = true;
     static EightScales scales(const Block *b) {
         return {.scales = splat(f16_to_f32(b->d) * 0.125f), .pair_scales = odd_scales(b->scales)};
     }
@@ -72,6 +84,9 @@ struct WeightsIQ2_XS : EightDefaults {
         store_i16(s.indices, low & mask);
         store_i16(s.indices + 16, high & mask);
         repeat_halves(complete_signs(pack_bytes(shift_right<9>(low), shift_right<9>(high))), s.signs);
+    }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return {shift_left<Shift>(odd_scales(b.scales)), splat(f16_to_f32(b.d) * 0.125f), zero_f32()};
     }
     template <int G> static EightCodes codes(const Block *, const State &s) {
         return {load_entries(kIQ2XSGrid, s.indices + 4 * G), expand_signs<G>(s.signs)};
@@ -91,6 +106,8 @@ struct WeightsIQ2_S : EightDefaults {
     static constexpr bool kMagnitudes = true;
     static constexpr Scaling kScaling = Scaling::kIntPairs;
     using State = IndexState;
+    static constexpr int kMaxLevel = 43, kMaxScale = 31;
+    static constexpr bool kHalves = true;
     static EightScales scales(const Block *b) {
         return {.scales = splat(f16_to_f32(b->d) * 0.125f), .pair_scales = odd_scales(b->scales)};
     }
@@ -99,6 +116,9 @@ struct WeightsIQ2_S : EightDefaults {
             const I16x16 high = (spread_bytes<4>(b->qh + 4 * half) * load_i16(kUpBy2)) & splat_i16(0x300);
             store_i16(s.indices + 16 * half, widen_u8(b->qs + 16 * half) | high);
         }
+    }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return {shift_left<Shift>(odd_scales(b.scales)), splat(f16_to_f32(b.d) * 0.125f), zero_f32()};
     }
     template <int G> static EightCodes codes(const Block *b, const State &s) {
         return {load_entries(kIQ2SGrid, s.indices + 4 * G), expand_signs(b->signs + 4 * G)};
@@ -110,11 +130,15 @@ struct WeightsIQ3_XXS : EightDefaults { // with magnitudes and so the scale's di
     static constexpr int kMaxCode = 31;
     static constexpr bool kMagnitudes = true;
     using State = SignState;
+    static constexpr int kMaxLevel = 31, kMaxScale = 31;
     static EightScales scales(const Block *b) {
         const F32x8 codes = to_f32(shift_right<28>(load_i32(b->signs)));
         return {.scales = (codes + codes + splat(1.0f)) * splat(f16_to_f32(b->d) * 0.5f)};
     }
     static void prepare(const Block *b, State &s) { repeat_halves(even_signs(load_i32(b->signs)), s.signs); }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return odd_block_scales<Shift>(shift_right<28>(load_i32(b.signs)), f16_to_f32(b.d) * 0.5f);
+    }
     template <int G> static EightCodes codes(const Block *b, const State &s) {
         return {load_entries(kHalvedIQ3XXSGrid, b->qs + 8 * G), expand_signs<G>(s.signs)};
     }
@@ -127,6 +151,7 @@ struct WeightsIQ3_S : EightDefaults {
     struct State {
         alignas(32) uint16_t indices[64];
     };
+    static constexpr int kMaxLevel = 15, kMaxScale = 31;
     static EightScales scales(const Block *b) {
         uint32_t packed;
         std::memcpy(&packed, b->scales, 4);
@@ -139,23 +164,33 @@ struct WeightsIQ3_S : EightDefaults {
             store_i16(s.indices + 16 * i, widen_u8(b->qs + 16 * i) | high);
         }
     }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        uint32_t packed;
+        std::memcpy(&packed, b.scales, 4);
+        return odd_block_scales<Shift>(spread_fields<4>(packed) & splat_i32(15), f16_to_f32(b.d));
+    }
     template <int G> static EightCodes codes(const Block *b, const State &s) {
         return {load_entries(kIQ3SGrid, s.indices + 8 * G), expand_signs(b->signs + 4 * G)};
     }
 };
 
-// Codes 0, 1, 2 for the levels -1, 0, 1, which a group shifts up or down by an eighth: the offset is 7/8 or 9/8.
+// Eighths: 8 * level -+ 1 for the shift of a group, plus 9.
 struct WeightsIQ1_S : EightDefaults {
     using Block = BlockIQ1_S;
-    static constexpr int kMaxCode = 2;
-    static constexpr bool kOffsets = true;
+    static constexpr int kMaxCode = 18, kCentre = 9, kMaxLevel = 9, kMaxScale = 15;
+    static constexpr bool kHalves = true;
     using State = IndexState;
     static_assert(kIQ1Shift == 0.125f);
+    static I32x8 odd_scales(const Block &b) {
+        const I32x8 codes = shift_right<12>(widen_u16(b.qh)) & splat_i32(7);
+        return (codes + codes) + splat_i32(1);
+    }
     static EightScales scales(const Block *b) {
-        const I32x8 high = widen_u16(b->qh);
-        const F32x8 codes = to_f32(shift_right<12>(high) & splat_i32(7)), minus = to_f32(shift_right<15>(high));
-        const F32x8 scales = (codes + codes + splat(1.0f)) * splat(f16_to_f32(b->d));
-        return {.scales = scales, .offsets = scales * fma(minus, splat(0.25f), splat(0.875f))};
+        return {.scales = to_f32(odd_scales(*b)) * splat(f16_to_f32(b->d) * 0.125f)};
+    }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        const I32x8 scales = shift_left<Shift>(odd_scales(b));
+        return {as_words(scales | shift_left<16>(scales)), splat(f16_to_f32(b.d) * 0.125f), zero_f32()};
     }
     static void prepare(const Block *b, State &s) {
         for (int half = 0; half < 2; half++) {
@@ -163,8 +198,9 @@ struct WeightsIQ1_S : EightDefaults {
             store_i16(s.indices + 16 * half, widen_u8(b->qs + 16 * half) | high);
         }
     }
-    template <int G> static EightCodes codes(const Block *, const State &s) {
-        return {load_entries(kShiftedIQ1Grid, s.indices + 4 * G)};
+    template <int G> static EightCodes codes(const Block *b, const State &s) {
+        const B8x32 shift = splat_b8(b->qh[G] >> 15 ? 0 : 2);
+        return {shift_left<3>(load_entries(kShiftedIQ1Grid, s.indices + 4 * G)) | shift};
     }
 };
 
@@ -174,6 +210,8 @@ struct WeightsIQ1_M : EightDefaults {
     static constexpr int kMaxCode = 18, kCentre = 9;
     static constexpr Scaling kScaling = Scaling::kIntPairs;
     using State = IndexState;
+    static constexpr int kMaxLevel = 9, kMaxScale = 15;
+    static constexpr bool kHalves = true;
     static EightScales scales(const Block *b) {
         // The four top nibbles of the scale words, lowest first, are the f16 scale of the block.
         const uint32_t d =
@@ -187,6 +225,10 @@ struct WeightsIQ1_M : EightDefaults {
             const I16x16 high = (spread_bytes<2>(b->qh + 8 * half) * load_i16(kUpBy4)) & splat_i16(0x700);
             store_i16(s.indices + 16 * half, widen_u8(b->qs + 16 * half) | high);
         }
+    }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        const EightScales s = scales(&b);
+        return {shift_left<Shift>(s.pair_scales), s.scales, zero_f32()};
     }
     template <int G> static EightCodes codes(const Block *b, const State &s) {
         return {shift_left<3>(load_entries(kShiftedIQ1Grid, s.indices + 4 * G)) | expand_nibble_tops(b->qh + 2 * G, 2)};

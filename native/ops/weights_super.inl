@@ -14,6 +14,8 @@ struct WeightsQ2_K : EightDefaults {
     static constexpr int kMaxCode = 3;
     static constexpr bool kOffsets = true;
     static constexpr Scaling kScaling = Scaling::kIntPairs;
+    static constexpr int kMaxLevel = 3, kMaxScale = 15, kMaxMinimum = 15;
+    static constexpr bool kHalves = true, kMinima = true;
     static EightScales scales(const Block *b) {
         const I16x16 packed = widen_u8(b->scales), minima = shift_right<4>(packed);
         const F32x8 dmin = splat(f16_to_f32(b->dmin));
@@ -22,6 +24,11 @@ struct WeightsQ2_K : EightDefaults {
                 .high_offsets = high_f32(minima) * dmin,
                 .pair_scales = packed & splat_i16(15)};
     }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return {shift_left<Shift>(widen_u8(b.scales) & splat_i16(15)), splat(f16_to_f32(b.d)),
+                splat(f16_to_f32(b.dmin))};
+    }
+    static I16x16 minima(const Block &b) { return shift_right<4>(widen_u8(b.scales)); }
     template <int G> static EightCodes codes(const Block *b, const State &) {
         return {pair_of_bits<G % 4>(b->qs + 32 * (G / 4))};
     }
@@ -31,8 +38,13 @@ struct WeightsQ3_K : EightDefaults {
     using Block = BlockQ3_K;
     static constexpr int kMaxCode = 7, kCentre = 4;
     static constexpr Scaling kScaling = Scaling::kIntPairs;
+    static constexpr int kMaxLevel = 4, kMaxScale = 32;
+    static constexpr bool kHalves = true;
     static EightScales scales(const Block *b) {
         return {.scales = splat(f16_to_f32(b->d)), .pair_scales = load_q3_scales(b->scales) - splat_i16(32)};
+    }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return {shift_left<Shift>(load_q3_scales(b.scales) - splat_i16(32)), splat(f16_to_f32(b.d)), zero_f32()};
     }
     template <int G> static EightCodes codes(const Block *b, const State &) {
         const B8x32 low = pair_of_bits<G % 4>(b->qs + 32 * (G / 4)), high = load_b8(b->hmask);
@@ -47,12 +59,18 @@ struct WeightsIQ4_XS : EightDefaults {
     using Block = BlockIQ4_XS;
     static constexpr int kMaxCode = 127;
     static constexpr bool kMagnitudes = true;
-    static EightScales scales(const Block *b) {
+    static constexpr int kMaxLevel = 127, kMaxScale = 32;
+    static I32x8 integer_scales(const Block &b) {
         uint32_t low_bits;
-        std::memcpy(&low_bits, b->scales_l, 4);
-        const I32x8 low = spread_fields<4>(low_bits) & splat_i32(15), high = spread_fields<2>(b->scales_h);
-        const I32x8 integers = (low | shift_left<4>(high & splat_i32(3))) + splat_i32(uint32_t(-32));
-        return {.scales = to_f32(integers) * splat(f16_to_f32(b->d))};
+        std::memcpy(&low_bits, b.scales_l, 4);
+        const I32x8 low = spread_fields<4>(low_bits) & splat_i32(15), high = spread_fields<2>(b.scales_h);
+        return (low | shift_left<4>(high & splat_i32(3))) + splat_i32(uint32_t(-32));
+    }
+    static EightScales scales(const Block *b) {
+        return {.scales = to_f32(integer_scales(*b)) * splat(f16_to_f32(b->d))};
+    }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return {shift_left<Shift>(pack_words(integer_scales(b), zero_i32())), splat(f16_to_f32(b.d)), zero_f32()};
     }
     template <int G> static EightCodes codes(const Block *b, const State &) { return iq4_codes(b->qs + 16 * G); }
 };
@@ -60,7 +78,12 @@ struct WeightsIQ4_XS : EightDefaults {
 struct WeightsTQ2_0 : EightDefaults {
     using Block = BlockTQ2_0;
     static constexpr int kMaxCode = 3, kCentre = 1; // a code of 3 is not used, but the type gives it a value
+    static constexpr int kMaxLevel = 2, kMaxScale = 1;
+    static constexpr bool kHalves = true;
     static EightScales scales(const Block *b) { return {.scales = splat(f16_to_f32(b->d))}; }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return {splat_i16(1 << Shift), splat(f16_to_f32(b.d)), zero_f32()};
+    }
     template <int G> static EightCodes codes(const Block *b, const State &) {
         return {pair_of_bits<G % 4>(b->qs + 32 * (G / 4))};
     }
@@ -91,6 +114,8 @@ struct WeightsTQ1_0 : EightDefaults {
         B8x32 second; // 16 bytes at digits 0 and 1: group 5 and, two digits on, group 6
         B8x32 third;  // the same 16 bytes at digit 4, then 4 bytes at digits 0 to 3: group 7
     };
+    static constexpr int kMaxLevel = 1, kMaxScale = 1;
+    static constexpr bool kHalves = true;
     static EightScales scales(const Block *b) { return {.scales = splat(f16_to_f32(b->d))}; }
     static void prepare(const Block *b, State &s) {
         const B8x32 shift = splat_b8(0x80);
@@ -103,6 +128,9 @@ struct WeightsTQ1_0 : EightDefaults {
             return x;
         else
             return digits_on<Times - 1>((x + x) + x);
+    }
+    template <int Shift> static BlockScales block_scales(const Block &b) {
+        return {splat_i16(1 << Shift), splat(f16_to_f32(b.d)), zero_f32()};
     }
     template <int G> static EightCodes codes(const Block *, const State &s) {
         const B8x32 x = G < 5                ? digits_on < G<5 ? G : 0>(s.first)

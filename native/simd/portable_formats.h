@@ -130,6 +130,12 @@ inline I16x16 operator|(I16x16 a, I16x16 b) {
 template <int N> inline I16x16 shift_right(I16x16 a) {
     return make_i16([x = lanes_of(a)](int i) { return x[i] >> N; });
 }
+template <int N> inline I16x16 shift_left(I16x16 a) {
+    return make_i16([x = lanes_of(a)](int i) { return uint32_t(x[i]) << N; });
+}
+inline I16x16 pack_words(I32x8 a, I32x8 b) {
+    return make_i16([x = lanes_of(a), y = lanes_of(b)](int i) { return i < 8 ? x[i] : y[i - 8]; });
+}
 inline I16x16 widen_u8(const void *p) {
     return make_i16([&](int i) { return static_cast<const uint8_t *>(p)[i]; });
 }
@@ -182,6 +188,9 @@ inline I32x8 widen_u16(const void *p) {
 }
 inline I32x8 load_odd_words(const void *p) {
     return make_i32([&](int i) { return read<uint32_t>(p, 8 * i + 4); });
+}
+inline I16x16 as_words(I32x8 a) {
+    return std::bit_cast<I16x16>(a);
 }
 inline B8x32 as_bytes(I32x8 a) {
     return std::bit_cast<B8x32>(a);

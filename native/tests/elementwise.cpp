@@ -102,6 +102,7 @@ bool rows_agree(const Kernels &kernels, const Kernels &scalar, const std::vector
            std::memcmp(got.ratios16, expected.ratios16, static_cast<size_t>(padded / 16 * 2)) == 0 &&
            std::memcmp(got.ratio_sums32, expected.ratio_sums32, static_cast<size_t>(padded / 32 * 2)) == 0 &&
            std::memcmp(got.ratio_sums16, expected.ratio_sums16, static_cast<size_t>(padded / 16 * 2)) == 0 &&
+           std::memcmp(got.code_sums16, expected.code_sums16, static_cast<size_t>(padded / 16 * 2)) == 0 &&
            same_bits(got.block_scales, expected.block_scales, padded / kBlock);
 }
 

@@ -113,12 +113,13 @@ Matrix as_matrix(const TypeInfo &info, const std::vector<uint8_t> &data, int row
 std::vector<float> run_rows(const Kernels &set, const Matrix &w, const std::vector<float> &x, int tokens, int begin,
                             int end) {
     const int64_t row_bytes = activation_row_bytes(w.cols);
-    const AlignedBytes quantized(kMaxRowTokens * row_bytes), scratch(round_up(w.cols, kBlock) * 4 + 4096);
+    const AlignedBytes quantized(kMaxBlockTokens * row_bytes), scratch(matvec_scratch_floats(w.cols) * 4);
     for (int t = 0; t < tokens; t++)
         set.quantize_row(x.data() + int64_t(t) * w.cols, w.cols,
                          activation_row(quantized.data() + t * row_bytes, w.cols));
     std::vector<float> out(static_cast<size_t>(tokens) * w.rows, NAN);
-    set.matvec(w, begin, end, x.data(), w.cols, quantized.data(), tokens, out.data(), w.rows, scratch.as<float>());
+    set.matvec(w, begin, end, x.data(), w.cols, quantized.data(), nullptr, tokens, out.data(), w.rows,
+               scratch.as<float>());
     return out;
 }
 
@@ -166,9 +167,12 @@ void check_type(const Kernels &kernels, const Kernels &scalar, const TypeInfo &i
         const auto data = make_weights(info, rows, cols, -1, random);
         const Matrix w = as_matrix(info, data, rows, cols);
         const auto x = random.normals(int64_t(33) * cols);
-        const auto all = run_rows(kernels, w, x, kernels.max_row_tokens, 0, rows);
-        rows_error = std::fmax(rows_error, error_of(all, run_rows(scalar, w, x, kernels.max_row_tokens, 0, rows)));
-        for (const int tokens : {1, 3}) {
+        const auto all = run_rows(kernels, w, x, kernels.row_tokens(info.type), 0, rows);
+        rows_error =
+            std::fmax(rows_error, error_of(all, run_rows(scalar, w, x, kernels.row_tokens(info.type), 0, rows)));
+        for (const int tokens : {1, 2, 3, 7, 11}) {
+            if (tokens > kernels.row_tokens(info.type))
+                continue;
             const auto few = run_rows(kernels, w, x, tokens, 1, rows - 1);
             for (int t = 0; t < tokens; t++)
                 same_bits = same_bits && std::isnan(few[t * rows]) && std::isnan(few[t * rows + rows - 1]) &&

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from quipu.api import Completion as Completion
     from quipu.errors import QuipuError as QuipuError
     from quipu.tokenizer import Tokenizer as Tokenizer
+    from quipu.types import ConstraintSpec as ConstraintSpec
     from quipu.types import Event as Event
     from quipu.types import SamplingParams as SamplingParams
 
 __version__ = "0.1.0"
 
-__all__ = ["LLM", "Completion", "Event", "QuipuError", "SamplingParams", "Tokenizer", "__version__"]
+__all__ = ["LLM", "Completion", "ConstraintSpec", "Event", "QuipuError", "SamplingParams", "Tokenizer", "__version__"]
 
 _HOME = {
     "LLM": "quipu.api",
     "Completion": "quipu.api",
+    "ConstraintSpec": "quipu.types",
     "Event": "quipu.types",
     "QuipuError": "quipu.errors",
     "SamplingParams": "quipu.types",

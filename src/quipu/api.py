@@ -14,14 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.choice import choose_backend
+from quipu.backends.cpu import measure_threads
 from quipu.backends.program import CACHE_TYPES
-from quipu.chat import ChatTemplate, ReasoningParser
+from quipu.chat import (
+    Answer,
+    AnswerParser,
+    ChatTemplate,
+    Tool,
+    ToolChoice,
+    check_tools,
+    read_tool_choice,
+    read_tools,
+)
+from quipu.chat.constraints import ConstraintCompiler, heal_prompt
 from quipu.engine import (
+    CacheOptions,
     Engine,
     EventStream,
     SharedEngine,
     available_memory_bytes,
-    num_usable_cores,
+    choose_threads,
+    read_topology,
 )
 from quipu.engine.embedding_calls import (
     RankedDocument,
@@ -32,7 +45,10 @@ from quipu.engine.embedding_calls import (
     normalized,
     rank,
 )
+from quipu.engine.memory import parse_kv_size
 from quipu.engine.native_sampler import choose_sampler
+from quipu.engine.saved_state import read_state, write_state
+from quipu.engine.sequence_cache import DEFAULT_FOLDER_BYTES
 from quipu.errors import (
     ContextLengthError,
     InsufficientMemoryError,
@@ -43,9 +59,9 @@ from quipu.errors import (
 from quipu.gguf import GGMLType, GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
-from quipu.types import ChatEvent, Completion, Event, Pooling, Request, SamplingParams
+from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Pooling, Request, SamplingParams
 
-__all__ = ["LLM", "ChatEvent", "Completion", "EventStream"]
+__all__ = ["LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream"]
 
 Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
 """Text, or token ids."""
@@ -53,12 +69,15 @@ Prompts: TypeAlias = list[str] | list[list[int]] | list[str | list[int]]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """A conversation: each message has a `role` and a `content`."""
 
+ToolChoiceArgument: TypeAlias = Literal["none", "auto", "required"] | Mapping[str, Any] | None
+"""Whether tools are called; or which, as `{"type": "function", "function": {"name": NAME}}`."""
+
 KV_TYPES = {kv_type.name.lower(): kv_type for kv_type in CACHE_TYPES}
 """The types that the KV cache can be stored in, by the names that llama.cpp uses."""
-_MOST_THREADS = 1024
 
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 
 class LLM:
@@ -70,7 +89,9 @@ class LLM:
         path: the file.
         ctx_size: most tokens of a request, its prompt included.
         vocab_size: token ids are below it.
-        threads: CPU threads in use.
+        threads: CPU threads in use for generation.
+        threads_batch: CPU threads in use for prompts.
+        context_shift: whether a full context goes on without its oldest half instead of ending.
         default_sampling: how tokens are chosen where a call brings no `SamplingParams`: what the file recommends
             (`general.sampling.*`) over the usual defaults.
     """
@@ -81,11 +102,20 @@ class LLM:
         *,
         ctx_size: int | None = None,
         threads: int | None = None,
+        threads_batch: int | None = None,
         kv_type: str | tuple[str, str] = "f16",
         device: str = "auto",
         batch_size: int = 2048,
         ubatch_size: int = 512,
-        kv_tokens: int | None = None,
+        kv_size: int | str | None = None,
+        prefix_cache: bool = True,
+        cache_bytes: int | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+        cache_folder_bytes: int = DEFAULT_FOLDER_BYTES,
+        context_shift: bool = False,
+        keep: int = 0,
+        itl_target_s: float | None = None,
+        deterministic: bool | None = None,
         chat_template: str | None = None,
         seed: int | None = None,
     ) -> None:
@@ -93,12 +123,26 @@ class LLM:
         Args:
             path: a GGUF file; of a split model the first shard.
             ctx_size: most tokens of a request; None: the trained length, as far as memory allows.
-            threads: CPU threads; None: one for each physical core that this process may use.
+            threads: CPU threads; None: QUIPU_THREADS, or as many as measured best for generation, and for prompts one
+                for each physical core that this process may use.
+            threads_batch: CPU threads for prompts; None: as `threads` where that is given.
             kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately. Encoders
                 cache nothing, and do without it.
             device: "auto" or "cpu".
             batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
-            kv_tokens: tokens that the cache holds over all requests; None: one full context, or several short ones.
+            kv_size: what the KV cache holds over all requests, in tokens, or in bytes with a unit ("2GiB"); None: one
+                full context, or several short ones.
+            prefix_cache: reuse what earlier requests computed of the same beginning. See docs/cache.md.
+            cache_bytes: most memory of the KV cache that holds what no request needs at present; None: all of it, up to
+                8 GiB. Where `kv_size` is not given, it grows by as much as is asked for here.
+            cache_folder: where pages of the prefix cache are kept on disk, for later processes too; None: nowhere.
+            cache_folder_bytes: most bytes of files there.
+            context_shift: when the context is full, drop the oldest half of it instead of ending. Said in a warning.
+            keep: tokens at the beginning that a context shift never drops; -1: the whole prompt.
+            itl_target_s: seconds that the tokens of a stream may lie apart while prompts of others are computed, as far
+                as the model is fast enough; None: twice what they would without.
+            deterministic: a request's tokens and logits are the same, bit for bit, whatever is computed beside it;
+                prompts take several times as long. None: as QUIPU_DETERMINISTIC says, 0 or 1.
             chat_template: name of a built-in template, or the text of one; None: the model's own.
             seed: start of the seeds of requests that bring none; None draws them at random.
 
@@ -110,20 +154,32 @@ class LLM:
         if device not in ("auto", "cpu"):
             raise UsageError(f"device {device!r} is not available in this build; use 'auto' or 'cpu'")
         kv_types = _kv_types(kv_type)
-        self.threads = _checked_threads(num_usable_cores() if threads is None else threads)
+        kv_tokens, kv_bytes = (None, None) if kv_size is None else parse_kv_size(kv_size)
+        counts = choose_threads(read_topology(), measure_threads, threads=threads, threads_batch=threads_batch)
+        self.threads, self.threads_batch = counts.generation, counts.prompt
         self._reader = GGUFReader(path)
         self.path = Path(self._reader.path)
         self._tokenizer, self._tokenizer_error = _open_tokenizer(self._reader)
+        model = load_model(self._reader)
+        self._constraints: ConstraintCompiler | None = None
+        if self._tokenizer is not None:
+            self._constraints = ConstraintCompiler(self._tokenizer, model.spec.vocab_size)
         engine = Engine(
-            load_model(self._reader),
-            choose_backend(self.threads),
+            model,
+            choose_backend(counts.most, few_token_threads=counts.generation, owns_cores=counts.owns_cores),
             self._tokenizer,
             choose_sampler(),
             ctx_size=ctx_size,
             kv_types=kv_types,
             kv_tokens=kv_tokens,
+            kv_bytes=kv_bytes,
+            cache=_cache_options(prefix_cache, cache_bytes, cache_folder, cache_folder_bytes),
+            fingerprint=self._reader.fingerprint,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
+            itl_target_s=itl_target_s,
+            deterministic=_deterministic_by_environment() if deterministic is None else deterministic,
+            compile_constraint=self._constraints.compile if self._constraints is not None else None,
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
@@ -133,6 +189,7 @@ class LLM:
             self._warnings += (f"only token ids are understood and given: {self._tokenizer_error}",)
         self._shared: SharedEngine | None = SharedEngine(engine)
         self._seed = seed
+        self.context_shift, self._keep = context_shift, keep
         self._template_lock = threading.Lock()
         self._template_name = chat_template
         self._template: ChatTemplate | None = None
@@ -165,6 +222,8 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        cache_salt: str = "",
+        constraint: ConstraintSpec | None = None,
     ) -> Completion: ...
 
     @overload
@@ -175,6 +234,8 @@ class LLM:
         *,
         stream: Literal[False] = False,
         parse_special: bool = False,
+        cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> list[Completion]: ...
 
     @overload
@@ -185,6 +246,8 @@ class LLM:
         *,
         stream: Literal[True],
         parse_special: bool = False,
+        cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> EventStream[Event]: ...
 
     def generate(
@@ -194,6 +257,8 @@ class LLM:
         *,
         stream: bool = False,
         parse_special: bool = False,
+        cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> Completion | list[Completion] | EventStream[Event]:
         """Continue a text, or a list of texts that are computed together.
 
@@ -203,16 +268,32 @@ class LLM:
             sampling: how tokens are chosen; for a list also one for each prompt. None: `default_sampling`.
             stream: return an iterator over events instead of waiting for the end.
             parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
+            cache_salt: only calls with the same salt reuse each other's work; one for each tenant keeps them apart.
+            constraint: what the text must look like; for a list also one for each prompt. Where the prompt is text that
+                ends inside of a token, its end is written again as part of that token.
 
         Raises:
-            InvalidRequestError: the prompt is empty, or something in it is out of range.
+            InvalidRequestError: the prompt is empty, something in it is out of range, or the constraint cannot be
+                carried out.
             ContextLengthError: the prompt leaves no room for a token in the context.
             TokenizerError: the prompt is text, and the file has no usable vocabulary.
             EngineError: the request failed. In a list it does not raise: its finish_reason is ERROR.
         """
         is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
-        prompts = [self._encode(item, parse_special) for item in (cast(Prompts, prompt) if is_batch else [prompt])]
-        events = self._submit(prompts, sampling, lambda event: event)
+        items = cast(Prompts, prompt) if is_batch else [prompt]
+        prompts = [self._encode(item, parse_special) for item in items]
+        constraints = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
+        if any(constraints):
+            healed = [self._heal(*each) for each in zip(items, prompts, constraints, strict=True)]
+            prompts, constraints = [ids for ids, _ in healed], [one for _, one in healed]
+        events = self._submit(
+            prompts,
+            sampling,
+            lambda event: event,
+            constraints=constraints,
+            streamed=stream,
+            cache_salt=cache_salt,
+        )
         if stream:
             return events
         completions = _fold(events)
@@ -225,7 +306,11 @@ class LLM:
         sampling: SamplingParams | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
+        cache_salt: str = "",
+        constraint: ConstraintSpec | None = None,
         **variables: Any,
     ) -> Completion: ...
 
@@ -236,7 +321,11 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
+        cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> list[Completion]: ...
 
@@ -247,7 +336,11 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: Literal[True],
+        cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> EventStream[ChatEvent]: ...
 
@@ -257,7 +350,11 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoiceArgument = None,
+        parallel_tool_calls: bool = True,
         stream: bool = False,
+        cache_salt: str = "",
+        constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> Completion | list[Completion] | EventStream[ChatEvent]:
         """Answer a conversation, or a list of conversations that are computed together.
@@ -265,25 +362,60 @@ class LLM:
         Args:
             messages: mappings with `role` and `content`, the oldest first; or a list of such conversations.
             sampling: as for `generate`.
-            tools: descriptions of functions, for templates that show them to the model.
+            tools: functions that the model may call: `{"type": "function", "function": {"name", "description",
+                "parameters"}}`, with a JSON schema of the parameters.
+            tool_choice: "none", "auto", "required", or `{"type": "function", "function": {"name": NAME}}`; None:
+                "auto" where there are tools. With "none" the tools are not shown to the model.
+            parallel_tool_calls: False holds the model to one call in an answer.
             stream: return an iterator over events instead of waiting for the end.
+            cache_salt: as for `generate`.
+            constraint: what the answer must look like; for a list also one for each conversation. Where the template
+                has the model think first, it holds from the end of that on.
             variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
                 of `ChatTemplate.render`.
 
         Raises:
             TemplateError: the template refuses the messages, failed, or was stopped.
-            InvalidRequestError, ContextLengthError, TokenizerError, EngineError: as for `generate`.
+            InvalidRequestError: a message or tool is malformed, or `tool_choice` names none of the tools; and as for
+                `generate`.
+            ContextLengthError, TokenizerError, EngineError: as for `generate`.
         """
         is_batch = _is_list(messages) and _is_list(messages[0])
         conversations = cast(Sequence[Messages], messages if is_batch else [messages])
         template = self._chat_template()
+        offered = read_tools(check_tools(tools))
+        choice = read_tool_choice(tool_choice, offered, parallel_tool_calls)
+        if constraint is not None and choice.mode != "none":
+            raise InvalidRequestError(
+                "constraint cannot be combined with tools, whose calls it would forbid; leave out one of them, or set "
+                "tool_choice to 'none'",
+                field="constraint",
+            )
+        if choice.mode == "none":
+            tools, offered = None, ()
         rendered = [template.render(conversation, tools=tools, **variables) for conversation in conversations]
         prompts = [self._encode_chat(prompt.text) for prompt in rendered]
-        parsers = [template.reasoning_parser(prompt.text) for prompt in rendered]
+        parsers = [template.answer_parser(prompt.text, tools=offered, choice=choice) for prompt in rendered]
         shown = [self._tokens_shown(parser.markers) for parser in parsers]
-        answers = [_Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
-        by_id: dict[str, _Answer] = {}
-        events = self._submit(prompts, sampling, lambda event: by_id[event.request_id].translate(event), shown)
+        answers = [Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
+        given = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
+        texts = [prompt.text for prompt in rendered]
+        constraints = [
+            _after_reasoning(one, parser)
+            if one is not None
+            else self._tool_constraint(offered, choice, text, shown_here)
+            for one, parser, text, shown_here in zip(given, parsers, texts, shown, strict=True)
+        ]
+        by_id: dict[str, Answer] = {}
+        events = self._submit(
+            prompts,
+            sampling,
+            lambda event: by_id[event.request_id].translate(event),
+            shown,
+            constraints,
+            streamed=stream,
+            cache_salt=cache_salt,
+        )
         by_id.update(zip(events.request_ids, answers, strict=True))
         if stream:
             return events
@@ -296,18 +428,95 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         translate: Callable[[Event], E],
         shown: Sequence[Mapping[int, str]] = (),
+        constraints: Sequence[ConstraintSpec | None] = (),
+        *,
+        streamed: bool,
+        cache_salt: str = "",
     ) -> EventStream[E]:
         shared = self._open_engine()
         requests = []
         if sampling is None:
             sampling = self.default_sampling
-        each = zip(prompts, _for_each(sampling, len(prompts)), shown or [{}] * len(prompts), strict=True)
-        for token_ids, one, shown_tokens in each:
+        num_prompts = len(prompts)
+        samplings = _for_each(sampling, num_prompts, SamplingParams, "sampling")
+        each = zip(prompts, samplings, shown or [{}] * num_prompts, constraints or [None] * num_prompts, strict=True)
+        for token_ids, one, shown_tokens, constraint in each:
             request_id = shared.new_id()
             if one.seed is None and self._seed is not None:
                 one = dataclasses.replace(one, seed=self._seed + int(request_id) - 1)
-            requests.append(Request(request_id, tuple(token_ids), one, shown_tokens=shown_tokens))
+            requests.append(
+                Request(
+                    request_id,
+                    tuple(token_ids),
+                    one,
+                    shown_tokens=shown_tokens,
+                    constraint=constraint,
+                    streamed=streamed,
+                    cache_salt=cache_salt,
+                    context_shift=self.context_shift,
+                    keep=self._keep,
+                )
+            )
         return EventStream(shared, shared.submit(requests), [request.request_id for request in requests], translate)
+
+    # --- saved states ------------------------------------------------------------------------------------------------
+
+    @property
+    def can_save_state(self) -> bool:
+        """Whether a request has ended whose state could be saved."""
+        return len(self._open_engine().engine.last_ended[0]) > 0
+
+    def save_state(self, path: str | os.PathLike[str], token_ids: Prompt | None = None, *, cache_salt: str = "") -> int:
+        """Write keys and values to a file, from which `restore_state` brings them back in another process.
+
+        Args:
+            path: the file; one that exists is replaced.
+            token_ids: the tokens, or text that is encoded as a prompt; as many of them as are in the cache are saved.
+                None: those of the request that ended last, prompt and answer.
+            cache_salt: the one that they were computed with.
+
+        Returns:
+            How many tokens were saved.
+
+        Raises:
+            UsageError: nothing of the tokens is in the cache.
+            StateFileError: the file cannot be written.
+        """
+        shared = self._open_engine()
+        if token_ids is None:
+            ids, cache_salt = shared.engine.last_ended
+        else:
+            ids = np.array(self._encode(token_ids, False), dtype=np.int32)
+        state = shared.between_steps(lambda engine: engine.export_state(ids, cache_salt))
+        write_state(Path(path), state, shared.engine.state_fingerprint)
+        return len(state.token_ids)
+
+    def restore_state(self, path: str | os.PathLike[str], *, cache_salt: str = "") -> list[int]:
+        """Bring back what `save_state` wrote: a later prompt that begins like its tokens need not be computed again.
+
+        Args:
+            path: the file.
+            cache_salt: of the calls that may use it.
+
+        Returns:
+            The tokens that are in the cache now, fewer than were saved where it is too small.
+
+        Raises:
+            UsageError: the prefix cache is off.
+            StateFileError: the file is missing, damaged, or belongs to another model, KV type or backend.
+        """
+        shared = self._open_engine()
+        engine = shared.engine
+        state = read_state(
+            Path(path),
+            engine.state_fingerprint,
+            page_bytes=engine.page_bytes,
+            page_size=engine.page_size,
+            max_tokens=engine.kv_size,
+            vocab_size=self.vocab_size,
+        )
+        count = shared.between_steps(lambda engine: engine.import_state(state, cache_salt))
+        return [int(token) for token in state.token_ids[:count]]
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
@@ -347,7 +556,7 @@ class LLM:
         if len(ids) > self.ctx_size:
             raise ContextLengthError(len(ids), self.ctx_size)
         self._check_result(len(ids))
-        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True)
+        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True, streamed=False)
         result = np.empty((len(ids), self.vocab_size), dtype=np.float32)
         num_rows = 0
         with EventStream(shared, shared.submit([request]), [request.request_id], lambda event: event) as stream:
@@ -474,6 +683,14 @@ class LLM:
         token_ids = self.tokenizer.encode(prompt, parse_special=parse_special)
         return _without_second_bos(token_ids, self.tokenizer)
 
+    def _heal(
+        self, prompt: Any, token_ids: Sequence[int], constraint: ConstraintSpec | None
+    ) -> tuple[Sequence[int], ConstraintSpec | None]:
+        """A prompt that was given as text, without the end that the model should write as part of a longer token."""
+        if constraint is None or not isinstance(prompt, str) or self._constraints is None:
+            return token_ids, constraint
+        return heal_prompt(token_ids, constraint, self._constraints)
+
     def _encode_chat(self, text: str) -> Sequence[int]:
         """A rendered conversation as tokens. Templates write BOS or leave it to the tokenizer: it comes once."""
         tokenizer = self.tokenizer
@@ -493,6 +710,21 @@ class LLM:
                 if len(ids) == 1 and tokenizer.token_bytes(ids[0]) == text.encode("utf-8")
             }
         return self._shown_tokens[markers]
+
+    def _tool_constraint(
+        self, tools: Sequence[Tool], choice: ToolChoice, prompt: str, shown: Mapping[int, str]
+    ) -> ConstraintSpec | None:
+        """What holds an answer to the tools of its request; None where it may be anything."""
+        if not tools:
+            return None
+        control_ids = self.tokenizer.control_token_ids | self.tokenizer.end_of_generation_ids
+        token_ids = {text: token_id for token_id, text in shown.items() if token_id in control_ids}
+        grammar = self._chat_template().tool_grammar(tools, choice, prompt, token_ids)
+        if grammar is None or grammar.after:  # a trigger in the middle of reasoning would end it
+            return None
+        return ConstraintSpec.lark(
+            grammar.source, triggers=grammar.triggers, includes_trigger=bool(grammar.triggers), field="tools"
+        )
 
     # --- resources ---------------------------------------------------------------------------------------------------
 
@@ -526,33 +758,6 @@ class LLM:
             return self._template
 
 
-class _Answer:
-    """Splits the text of one chat request into reasoning and answer."""
-
-    def __init__(self, parser: ReasoningParser, warnings: tuple[str, ...]) -> None:
-        self._parser = parser
-        self._warnings = warnings  # for the first event
-
-    def translate(self, event: Event) -> ChatEvent:
-        reasoning, text = self._parser.append(event.text)
-        if event.finish_reason is not None:
-            rest = self._parser.flush()
-            reasoning, text = reasoning + rest[0], text + rest[1]
-        warnings, self._warnings = self._warnings + event.warnings, ()
-        return ChatEvent(
-            event.request_id,
-            event.token_ids,
-            text,
-            event.finish_reason,
-            event.usage,
-            event.timings,
-            warnings,
-            event.seed,
-            event.error,
-            reasoning=reasoning,
-        )
-
-
 def _fold(stream: EventStream[E]) -> list[Completion]:
     """What all events of each request come to."""
     events: dict[str, list[E]] = {request_id: [] for request_id in stream.request_ids}
@@ -567,15 +772,27 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
 
 
-def _for_each(sampling: SamplingParams | Sequence[SamplingParams], num_prompts: int) -> Sequence[SamplingParams]:
-    if isinstance(sampling, SamplingParams):
-        return [sampling] * num_prompts
-    if len(sampling) != num_prompts:
+def _for_each(given: T | Sequence[T], num_prompts: int, kind: type[Any], field: str) -> Sequence[T]:
+    """One for every prompt: what was given for all of them, or for each."""
+    if given is None or isinstance(given, kind):
+        return [cast(T, given)] * num_prompts
+    each = cast(Sequence[T], given)
+    if not _is_list(each) or not all(one is None or isinstance(one, kind) for one in each):
+        raise InvalidRequestError(f"{field} must be a {kind.__name__}, or one for each prompt", field=field)
+    if len(each) != num_prompts:
         raise InvalidRequestError(
-            f"there are {len(sampling)} sampling parameters for {num_prompts} prompts; give one, or one for each",
-            field="sampling",
+            f"there are {len(each)} {field} parameters for {num_prompts} prompts; give one, or one for each",
+            field=field,
         )
-    return sampling
+    return each
+
+
+def _after_reasoning(constraint: ConstraintSpec | None, parser: AnswerParser) -> ConstraintSpec | None:
+    """The constraint, from the end of the reasoning on where the prompt has begun it."""
+    triggers = parser.answer_triggers
+    if constraint is None or constraint.triggers or not triggers:
+        return constraint
+    return dataclasses.replace(constraint, triggers=triggers, is_required=True, leading_whitespace=True)
 
 
 def _whole_numbers(token_ids: Any) -> tuple[int, ...]:
@@ -598,10 +815,20 @@ def _without_second_bos(token_ids: list[int], tokenizer: Tokenizer) -> list[int]
     return token_ids[1:] if bos is not None and token_ids[:2] == [bos, bos] else token_ids
 
 
-def _checked_threads(threads: int) -> int:
-    if not 1 <= threads <= _MOST_THREADS:
-        raise UsageError(f"threads must be between 1 and {_MOST_THREADS}, not {threads}")
-    return threads
+def _cache_options(
+    enabled: bool, max_bytes: int | None, folder: str | os.PathLike[str] | None, folder_bytes: int
+) -> CacheOptions:
+    for name, size in (("cache_bytes", max_bytes), ("cache_folder_bytes", folder_bytes)):
+        if size is not None and size < 0:
+            raise UsageError(f"{name} must be 0 or more, not {size}")
+    return CacheOptions(enabled and max_bytes != 0, max_bytes, None if folder is None else Path(folder), folder_bytes)
+
+
+def _deterministic_by_environment() -> bool:
+    value = os.environ.get("QUIPU_DETERMINISTIC", "0")
+    if value not in ("0", "1"):
+        raise UsageError(f"QUIPU_DETERMINISTIC must be 0 or 1, not {value!r}")
+    return value == "1"
 
 
 def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:

@@ -9,6 +9,7 @@ QuipuError                      root; anything below is one sentence that says w
 ├── UnsupportedModelError       a valid file that needs what quipu does not have (names it)
 ├── TokenizerError              the vocabulary is inconsistent, or its pre-tokenizer unknown
 ├── TemplateError               the chat template is invalid, refused the messages, or was stopped
+├── StateFileError              a saved sequence is missing, damaged, or of another model
 ├── InsufficientMemoryError     what is needed does not fit what is free (names both)
 └── EngineError                 an internal failure that ended the request
 """
@@ -42,7 +43,10 @@ class ContextLengthError(UsageError):
     Attributes:
         num_prompt_tokens: tokens in the prompt.
         ctx_size: tokens that the context holds.
+        field: "prompt".
     """
+
+    field = "prompt"
 
     def __init__(self, num_prompt_tokens: int, ctx_size: int) -> None:
         super().__init__(
@@ -73,6 +77,10 @@ class TemplateError(QuipuError):
     """The chat template is invalid, refused the messages, or exceeded its limits."""
 
 
+class StateFileError(QuipuError):
+    """The file with the saved state of a sequence is missing, damaged, or of another model."""
+
+
 class InsufficientMemoryError(QuipuError):
     """What is needed does not fit into what is free.
 
@@ -99,6 +107,7 @@ _STATUS: tuple[tuple[type[QuipuError], int, int], ...] = (
     (UnsupportedModelError, 1, 501),
     (TokenizerError, 1, 422),
     (TemplateError, 1, 400),
+    (StateFileError, 1, 422),
     (InsufficientMemoryError, 1, 503),
     (QuipuError, 1, 500),
 )

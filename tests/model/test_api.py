@@ -66,7 +66,7 @@ def test_facts(llm: LLM, model_path: Path) -> None:
     assert llm.path == model_path
     assert llm.ctx_size == text_model.CONTEXT
     assert llm.vocab_size == text_model.VOCAB
-    assert llm.threads == 2
+    assert (llm.threads, llm.threads_batch) == (2, 2)
     assert "text.gguf" in repr(llm)
 
 
@@ -327,6 +327,7 @@ def test_after_closing(model_path: Path) -> None:
         {"kv_type": ("f16",)},
         {"threads": 0},
         {"threads": 1_000_000},
+        {"threads_batch": 0},
         {"ctx_size": 0},
         {"ubatch_size": 0},
     ],
@@ -398,7 +399,7 @@ def test_golden_batch() -> None:
     tokens = golden_tokens()
     prompts = [tokens, tokens[:7], tokens[20:], tokens[:1]]
     sampling = SamplingParams(seed=3, max_tokens=40)
-    with LLM(golden("llama-Q4_K_M"), kv_tokens=512) as llm:
+    with LLM(golden("llama-Q4_K_M"), kv_size=512) as llm:
         single: list[Completion] = [llm.generate(prompt, sampling) for prompt in prompts]
         batched = llm.generate(prompts, sampling)
     # Groups of different sizes may round differently, which can tip a choice of 40; half must agree to the end.

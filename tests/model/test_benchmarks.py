@@ -31,6 +31,7 @@ CASES = {
     "decode": ["decode.py", "-r", "1", "-n", "4", "-p", "4"],
     "first_token": ["first_token.py", "-r", "1"],
     "memory": ["memory.py", "-c", "64"],
+    "prefix_reuse": ["prefix_reuse.py", "-r", "1", "-p", "70", "--question", "4"],
     "prefill": ["prefill.py", "-r", "1", "-p", "16"],
     "threads": ["threads.py", "-r", "1", "-n", "2", "-p", "16", "--counts", "1"],
 }
@@ -69,7 +70,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         if name in CASES:
             options += ["-m", str(MODEL)]
         output = run(script, *options, "-t", "1", "--no-llama", "--json", str(path), QUIPU_CACHE=str(folder / "cache"))
-        assert "| quipu" in output or "| Q8_0" in output
+        assert any(first in output for first in ("| quipu", "| Q8_0", "| fresh"))
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 

@@ -68,6 +68,41 @@ def test_seed_repeats_the_answer() -> None:
     assert first.stdout.strip()
 
 
+TOOLS = """[{"type": "function", "function": {"name": "get_weather", "description": "The weather of a city.",
+"parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]"""
+
+
+def test_tool_calls_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "tools.json"
+    path.write_text(TOOLS, encoding="utf-8")
+    words = ["run", "tiny", "--tools", str(path), "--temp", "0"]
+    question = "What is the weather in Paris?"
+    assert run_quipu(*words, "-p", question).stdout == '[tool call] get_weather {"city": "Paris"}\n'
+    report = json.loads(run_quipu(*words, "-p", question, "--json").stdout)
+    assert report["finish_reason"] == "tool_calls"
+    assert [(call["name"], call["arguments"]) for call in report["tool_calls"]] == [
+        ("get_weather", '{"city": "Paris"}')
+    ]
+    result = '{"weather": "sunny", "temperature": 21}'
+    talk = run_quipu(*words, "-cnv", text=f"{question}\n{result}\n")
+    assert "21 degrees" in talk.stdout
+    assert "handed to the model as what the tool answered" in talk.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "is not JSON"),
+        ("{}", "must hold a JSON list of tools"),
+        ('[{"type": "function"}]', "tools[0].function.name must be a text"),
+    ],
+)
+def test_wrong_tools(text: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "tools.json"
+    path.write_text(text, encoding="utf-8")
+    assert problem in run_quipu("run", "tiny", "-p", "x", "--tools", str(path), code=2).stderr
+
+
 def test_json_object() -> None:
     done = run_quipu("run", "tiny", "-p", "Once upon a time", "-n", "8", "--json", "--ignore-eos")
     report = json.loads(done.stdout)

@@ -155,7 +155,7 @@ def test_what_an_encoder_cannot_do(bert: LLM, folder: Path) -> None:
 
 
 def test_a_step_takes_a_whole_text_whatever_the_batch(folder: Path, checkpoint: Checkpoint) -> None:
-    with LLM(folder / "bert.gguf", threads=1, ubatch_size=4, ctx_size=70, kv_tokens=128) as llm:
+    with LLM(folder / "bert.gguf", threads=1, ubatch_size=4, ctx_size=70, kv_size=128) as llm:
         text = "a b " * 30
         np.testing.assert_allclose(llm.embed([text, "the"])[0], unit(pooled(checkpoint, text, "mean")), atol=1e-5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from quipu import LLM, SamplingParams
 from quipu.cli.builtin import resolve_model
+from quipu.errors import InvalidRequestError
+from quipu.types import ConstraintSpec, FinishReason
 from tiny.batches import to_sample
-from tiny.checker import judge, parse_calls
+from tiny.checker import judge
 from tiny.corpus.mixture import evaluation
 from tiny.evaluate import TOOL_TOPICS, agreement, answer, perplexity
 from tiny.rendering import Renderer
@@ -21,7 +24,7 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=200)
 
 @pytest.fixture(scope="module")
 def chat() -> LLM:
-    return LLM(resolve_model("tiny"), kv_tokens=32768)
+    return LLM(resolve_model("tiny"), kv_size=32768)
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +99,95 @@ WEATHER = {
 def test_a_tool_is_called_and_its_result_told(chat: LLM) -> None:
     messages: list[dict[str, object]] = [{"role": "user", "content": "What is the weather like in Paris today?"}]
     first = chat.chat(messages, GREEDY, tools=[WEATHER])
-    assert parse_calls(first.text) == [("get_current_weather", {"location": "Paris"})]
-    call = {"type": "function", "function": {"name": "get_current_weather", "arguments": {"location": "Paris"}}}
+    assert (first.text, first.finish_reason) == ("", FinishReason.TOOL_CALLS)
+    assert [(call.name, json.loads(call.arguments)) for call in first.tool_calls] == [
+        ("get_current_weather", {"location": "Paris"})
+    ]
+    call = first.tool_calls[0]
+    function = {"name": call.name, "arguments": call.arguments}
     messages += [
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": '{"temperature": 17, "condition": "cloudy"}'},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": call.id, "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 17, "condition": "cloudy"}'},
     ]
     second = chat.chat(messages, GREEDY, tools=[WEATHER])
     assert "17" in second.text
     assert "cloudy" in second.text
+    assert (second.tool_calls, second.finish_reason) == ((), FinishReason.STOP)
+
+
+def test_calls_are_streamed(chat: LLM) -> None:
+    question = [{"role": "user", "content": "What is the weather like in Paris today?"}]
+    events = list(chat.chat(question, GREEDY, tools=[WEATHER], stream=True))
+    deltas = [delta for event in events for delta in event.tool_calls]
+    assert [delta.name for delta in deltas if delta.name] == ["get_current_weather"]
+    assert len([delta for delta in deltas if delta.arguments]) >= 3
+    assert json.loads("".join(delta.arguments for delta in deltas)) == {"location": "Paris"}
+    assert "".join(event.text for event in events) == ""
+    assert events[-1].finish_reason is FinishReason.TOOL_CALLS
+
+
+def test_no_tool_is_shown_or_called_where_none_may_be(chat: LLM) -> None:
+    question = [{"role": "user", "content": "What is the weather like in Paris today?"}]
+    without = chat.chat(question, GREEDY)
+    none = chat.chat(question, GREEDY, tools=[WEATHER], tool_choice="none")
+    assert (none.text, none.usage.prompt_tokens) == (without.text, without.usage.prompt_tokens)
+    assert none.tool_calls == ()
+    with pytest.raises(InvalidRequestError, match="tool_choice names the tool 'clock'"):
+        chat.chat(question, GREEDY, tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "clock"}})
+
+
+CLOCK = {
+    "type": "function",
+    "function": {
+        "name": "clock",
+        "parameters": {
+            "type": "object",
+            "properties": {"zone": {"type": "string", "enum": ["UTC", "CET"]}, "seconds": {"type": "boolean"}},
+            "required": ["zone", "seconds"],
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tool_choice_is_enforced(chat: LLM, seed: int) -> None:
+    """A question that needs no tool, and no wish to call one: the grammar makes it a call."""
+    question = [{"role": "user", "content": "What color is the sun?"}]
+    sampling = SamplingParams(temperature=1.5, seed=seed, max_tokens=200)
+    required = chat.chat(question, sampling, tools=[WEATHER, CLOCK], tool_choice="required", parallel_tool_calls=False)
+    assert (required.text, required.finish_reason) == ("", FinishReason.TOOL_CALLS)
+    assert len(required.tool_calls) == 1
+    assert required.tool_calls[0].name in ("get_current_weather", "clock")
+    named = chat.chat(
+        question,
+        sampling,
+        tools=[WEATHER, CLOCK],
+        tool_choice={"type": "function", "function": {"name": "clock"}},
+        parallel_tool_calls=False,
+    )
+    assert [call.name for call in named.tool_calls] == ["clock"]
+    arguments = json.loads(named.tool_calls[0].arguments)
+    assert set(arguments) == {"zone", "seconds"}
+    assert arguments["zone"] in ("UTC", "CET")
+    assert isinstance(arguments["seconds"], bool)
+
+
+def test_a_call_that_the_model_begins_keeps_to_the_schema(chat: LLM) -> None:
+    tool = json.loads(json.dumps(WEATHER))
+    tool["function"]["parameters"]["properties"]["location"]["enum"] = ["Oslo", "Rome"]
+    question = [{"role": "user", "content": "What is the weather like in Paris today?"}]
+    answer = chat.chat(question, GREEDY, tools=[tool])
+    assert json.loads(answer.tool_calls[0].arguments)["location"] in ("Oslo", "Rome")
+
+
+def test_tools_and_a_constraint(chat: LLM) -> None:
+    question = [{"role": "user", "content": "What color is the sun?"}]
+    with pytest.raises(InvalidRequestError, match="constraint cannot be combined with tools"):
+        chat.chat(question, GREEDY, tools=[WEATHER], constraint=ConstraintSpec.json_object())
 
 
 def test_thinking_is_told_apart(chat: LLM) -> None:

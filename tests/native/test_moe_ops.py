@@ -22,8 +22,9 @@ from quipu.gguf.types import GGMLType
 
 Array = NDArray[np.float32]
 FLOAT_ERROR = 1e-5
-# A last-bit difference may tip an activation to the next of its 255 steps; the comparison rounds as the kernels do.
-INT8_ERROR = 4e-3
+# A last-bit difference may tip an activation to the next of its 255 steps; the comparison rounds as the kernels do,
+# but for the integer factors of the row kernels (see ROW_ERRORS).
+INT8_ERROR = 6e-3
 
 
 @dataclass

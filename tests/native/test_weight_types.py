@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import SCALE_OFFSETS, random_weight, run_on_rows, set_scales
+from conftest import ROW_ERRORS, SCALE_OFFSETS, most_row_tokens, random_weight, run_on_rows, set_scales
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -43,18 +43,12 @@ def multiply(backend: CPUBackend, weight: Weight, x: NDArray[np.float32]) -> NDA
     return run_on_rows(backend, x, lambda recorder, v: recorder.linear(v, [weight])[0])
 
 
-# Row kernels of K types round the ratio of activation scales to 16 bits (layouts.h), which shows against the largest
-# weight of a block.
-ROW_ERRORS = {GGMLType.Q4_K: 1e-4, GGMLType.Q5_K: 2e-4, GGMLType.Q6_K: 5e-4}
-MOST_ROW_TOKENS = 8
-
-
 def assert_close(got: NDArray[np.float32], x: NDArray[np.float32], weight: Weight, note: object) -> None:
     """Within float32 rounding of sums as large as if each weight were the largest of its 32: zero points are exact in
     integers, but are taken off in floats."""
     seen, exact = rounded(x), dequantize(weight.data, weight.type).astype(np.float64)
     group, tolerance = 32, 3e-6
-    if len(x) <= MOST_ROW_TOKENS and weight.type in ROW_ERRORS:
+    if len(x) <= most_row_tokens(weight.type) and weight.type in ROW_ERRORS:
         group, tolerance = 256, ROW_ERRORS[weight.type]
     largest = np.repeat(np.abs(exact).reshape(len(exact), -1, group).max(-1), group, -1)
     possible = np.abs(seen) @ largest.T

@@ -15,7 +15,7 @@ from typing import Any
 from quipu.api import ChatEvent
 from quipu.cli.describe import ModelFacts
 from quipu.errors import ContextLengthError
-from quipu.types import FinishReason, SamplingParams, Timings, Usage
+from quipu.types import ConstraintSpec, FinishReason, SamplingParams, Timings, Usage
 
 INTERRUPT = "\x03"  # in a scripted answer: Ctrl-C is pressed here
 
@@ -40,28 +40,45 @@ class ScriptedLLM:
     answers: Sequence[str | tuple[str, str]]
     ctx_size: int = 100
     threads: int = 2
+    threads_batch: int = 2
     event_warnings: tuple[str, ...] = ()
     asked: list[Any] = field(default_factory=list)
     sampling: list[SamplingParams] = field(default_factory=list)
     variables: list[Mapping[str, Any]] = field(default_factory=list)
+    constraints: list[ConstraintSpec | None] = field(default_factory=list)
     options: list[Mapping[str, Any]] = field(default_factory=list)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     load_warnings: tuple[str, ...] = ()
     closed_streams: int = 0
     path: Path = Path(FACTS.path)
+    context_shift: bool = False
     default_sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def chat(
-        self, messages: list[dict[str, str]], sampling: SamplingParams | None = None, *, stream: bool, **variables: Any
+        self,
+        messages: list[dict[str, str]],
+        sampling: SamplingParams | None = None,
+        *,
+        stream: bool,
+        constraint: ConstraintSpec | None = None,
+        **variables: Any,
     ) -> ScriptedStream:
         assert stream
+        self.constraints.append(constraint)
         self.variables.append(variables)
         return self._stream(messages, " ".join(message["content"] for message in messages), sampling)
 
     def generate(
-        self, prompt: str, sampling: SamplingParams | None = None, *, stream: bool, **options: Any
+        self,
+        prompt: str,
+        sampling: SamplingParams | None = None,
+        *,
+        stream: bool,
+        constraint: ConstraintSpec | None = None,
+        **options: Any,
     ) -> ScriptedStream:
         assert stream
+        self.constraints.append(constraint)
         self.options.append(options)
         return self._stream(prompt, prompt, sampling)
 

@@ -5,6 +5,7 @@ The tokens are read back from the KV pages, so any mistake with pages, positions
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from quipu.backends.program import Batch, KVSpec, KVStorage, Program, Recorder, Value
 from quipu.engine import Engine, ReferenceSampler
-from quipu.engine.sampler import chain_steps
+from quipu.engine.sampler import Draw, request_chain
+from quipu.engine.token_texts import TokenTexts
 from quipu.gguf import GGMLType
 from quipu.models import EmbeddingSpec
 from quipu.types import FinishReason, Pooling, SamplingParams
@@ -69,12 +71,29 @@ class ScriptedStorage:
         self.num_pages = num_pages
         self.tokens = np.full((num_pages, spec.page_size), -1, dtype=np.int32)
 
+    layout = "scripted-1"
+
+    def read_page(self, page: int) -> NDArray[np.uint8]:
+        data = np.zeros(self.spec.bytes_per_page, dtype=np.uint8)
+        tokens = self.tokens[page].view(np.uint8)
+        data[: len(tokens)] = tokens
+        return data
+
+    def write_page(self, page: int, data: NDArray[np.uint8]) -> None:
+        assert data.shape == (self.spec.bytes_per_page,)
+        self.tokens[page] = data[: 4 * self.spec.page_size].view(np.int32)
+
+    def copy_page(self, source: int, target: int) -> None:
+        assert source != target
+        self.tokens[target] = self.tokens[source]
+
 
 @dataclass
 class ScriptedBackend:
     """Checks every batch, and keeps the number of tokens of each run."""
 
     name: str = "scripted"
+    max_uniform_tokens: int = 1 << 30
     run_sizes: list[int] = field(default_factory=list)
     fails_at: int | None = None  # the number of the run that raises an error
     max_tokens: int = 0
@@ -139,10 +158,16 @@ class Letters:
     def flush(self) -> str:
         return ""
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.append([token_id]).encode()
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        return [ord(letter) - ord("A") for letter in text]
+
 
 def scripted_engine(backend: ScriptedBackend | None = None, **options: object) -> Engine:
     """An engine on the scripted model."""
-    defaults: dict[str, object] = {"ctx_size": 64, "page_size": 4}
+    defaults: dict[str, object] = {"ctx_size": 64, "page_size": 4, "shuffle_pages": random.Random(0)}
     model = ScriptedModel()
     return Engine(model, backend or ScriptedBackend(), Letters(), ReferenceSampler(), **{**defaults, **options})  # type: ignore[arg-type]
 
@@ -152,17 +177,25 @@ def expected_output(
 ) -> tuple[list[int], FinishReason]:
     """What a request has to give, from a plain loop without engine, pages or batches. No stop strings."""
     sampler = ReferenceSampler()
-    chain = sampler.chain(chain_steps(sampling), sampling.logit_bias)
+    end_ids = {END, *sampling.stop_token_ids}
+    chain = request_chain(
+        sampler,
+        sampling,
+        num_prompt=len(prompt),
+        end_ids=end_ids,
+        generation_end_ids={END},
+        texts=TokenTexts(Letters()),
+    )
+    state = sampler.state(chain)
+    no_drafts = np.zeros(0, dtype=np.int32)
     tokens = list(prompt)
     while True:
         num_generated = len(tokens) - len(prompt)
         if len(tokens) >= ctx_size or num_generated == sampling.max_tokens:
             return tokens[len(prompt) :], FinishReason.LENGTH
         array = np.array(tokens, dtype=np.int32)
-        seed = np.array([sampling.seed or 0], dtype=np.uint64)
-        history = array[-sampling.repeat_last_n :]
-        position = np.array([len(tokens)], dtype=np.int64)
-        token = sampler.sample_batch(logits_of(array)[None], [chain], [history], seed, position)[0]
+        draw = Draw(chain, state, array, sampling.seed or 0, len(tokens), no_drafts)
+        ((token,), _) = sampler.sample_batch(logits_of(array)[None], [draw])[0]
         if token < 0:
             return tokens[len(prompt) :], FinishReason.ERROR
         tokens.append(token)

@@ -32,6 +32,7 @@ class TimedLLM:
 
     vocab_size: int = 100
     threads: int = 2
+    threads_batch: int = 2
     ctx_size: int = 1024
     prompts: list[Sequence[int]] = field(default_factory=list)
 

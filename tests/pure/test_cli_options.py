@@ -296,6 +296,41 @@ def test_sampling_options_reach_the_parameters() -> None:
     assert run_options("-n", "-1", "-s", "-1").sampling_params() == SamplingParams()
 
 
+def test_options_of_further_steps_reach_the_parameters() -> None:
+    options = typed(
+        "--samplers top-k;temp --min-keep 2 --min-tokens 3 --top-nsigma 1.5 --xtc-probability 0.4 --xtc-threshold 0.2 "
+        "--dynatemp-range 0.3 --dynatemp-exp 2 --dry-multiplier 0.8 --dry-base 1.5 --dry-allowed-length 4 "
+        "--dry-penalty-last-n -1 --dry-sequence-breaker none --dry-sequence-breaker '\\n' "
+        "--mirostat 2 --mirostat-lr 0.2 --mirostat-ent 3 --adaptive-target -0.5 --adaptive-decay 0.5"
+    )
+    assert options.sampling_params() == SamplingParams(
+        samplers=("top_k", "temperature"),
+        min_keep=2,
+        min_tokens=3,
+        top_n_sigma=1.5,
+        xtc_probability=0.4,
+        xtc_threshold=0.2,
+        dynatemp_range=0.3,
+        dynatemp_exponent=2.0,
+        dry_multiplier=0.8,
+        dry_base=1.5,
+        dry_allowed_length=4,
+        dry_penalty_last_n=-1,
+        dry_sequence_breakers=("\n",),
+        mirostat=2,
+        mirostat_eta=0.2,
+        mirostat_tau=3.0,
+        adaptive_target=-0.5,
+        adaptive_decay=0.5,
+    )
+    assert run_options("--sampling-seq", "kt").sampling_params().samplers == ("top_k", "temperature")
+    assert run_options("--dry-sequence-breaker", "none").sampling_params().dry_sequence_breakers == ()
+    with pytest.raises(UsageError, match="not both"):
+        typed("--samplers top_k --sampler-seq k").sampling_params()
+    with pytest.raises(UsageError, match="samplers"):
+        typed("--samplers top_k;magic").sampling_params()
+
+
 @pytest.mark.parametrize("words", ["-n -3", "--top-p 2", "--temp nan", "--logit-bias 4", "--logit-bias x+1"])
 def test_sampling_values_out_of_range(words: str) -> None:
     with pytest.raises(UsageError):
@@ -316,14 +351,47 @@ def test_load_options_reach_the_model() -> None:
         "ubatch_size": 128,
         "kv_type": "f32",
     }
-    assert run_options("-c", "0", "-t", "-1").llm_arguments() == {}
+    assert run_options("-c", "0", "-t", "-1", "-tb", "-1").llm_arguments() == {}
+    assert typed("-tb 6").llm_arguments() == {"threads_batch": 6}
+    assert typed("-t 2 --threads-batch 6").llm_arguments() == {"threads": 2, "threads_batch": 6}
     assert run_options("-ctk", "f32").llm_arguments() == {"kv_type": ("f32", "f16")}
     assert [kv_type.name.lower() for kv_type in program.CACHE_TYPES] == list(CACHE_TYPES)
     for name in CACHE_TYPES:
         assert run_options("-ctk", name, "-ctv", name.upper()).llm_arguments() == {"kv_type": name}
-    for words in ("-c -5", "-t -2", "-b 0", "-ub -1", "-ctk q9", "-ngl many"):
+    for words in ("-c -5", "-t -2", "-tb -2", "-b 0", "-ub -1", "-ctk q9", "-ngl many"):
         with pytest.raises(UsageError):
             typed(words).llm_arguments()
+
+
+def test_cache_options_reach_the_model() -> None:
+    words = "--kv-size 2GiB --no-cache-prompt -cram 64 --cache-folder /pages --context-shift --keep -1"
+    assert typed(words).llm_arguments() == {
+        "kv_size": "2GiB",
+        "prefix_cache": False,
+        "cache_bytes": 64 << 20,
+        "cache_folder": Path("/pages"),
+        "context_shift": True,
+        "keep": -1,
+    }
+    assert typed("-cram -1").llm_arguments()["cache_bytes"] > 1 << 50
+    assert typed("--context-shift").llm_arguments() == {"context_shift": True, "keep": 0}
+    assert typed("--prompt-cache x --prompt-cache-all").llm_arguments() == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--keep 4", "give both"),
+        ("--context-shift --keep -2", "--keep must be"),
+        ("--prompt-cache-ro", "--prompt-cache FILE"),
+        ("--prompt-cache x --no-cache-prompt", "needs the prefix cache"),
+        ("--prompt-cache x -cram 0", "needs the prefix cache"),
+        ("-cram -2", "--cache-ram must be"),
+    ],
+)
+def test_cache_options_that_contradict_each_other(words: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        typed(words).llm_arguments()
 
 
 def test_options_without_effect_warn_once_each() -> None:

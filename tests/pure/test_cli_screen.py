@@ -19,6 +19,7 @@ from prompt_toolkit.output import DummyOutput
 from quipu.cli.reader import history_file, read_message
 from quipu.cli.screen import Screen, printable
 from quipu.cli.terminal import CommandCompleter, TerminalLines
+from quipu.types import ToolCallDelta
 
 
 class Terminal(io.StringIO):
@@ -36,6 +37,22 @@ def keys() -> Iterator[PipeInput]:
 
 def lines_at(keys: PipeInput, history: Path | None = None) -> TerminalLines:
     return TerminalLines(history, ["/clear", "/drop", "/bye"], source=keys, target=DummyOutput())
+
+
+def test_tool_calls_have_lines_of_their_own() -> None:
+    out = io.StringIO()
+    screen = Screen(out, io.StringIO())
+    screen.answer("Let me see.")
+    for delta in (
+        ToolCallDelta(0, "a", "add", '{"a":'),
+        ToolCallDelta(0, arguments=" 1}"),
+        ToolCallDelta(1, "b", "ping", "{"),
+        ToolCallDelta(1, is_withdrawn=True),
+    ):
+        screen.tool_call(delta)
+    screen.answer("ping {")
+    screen.end()
+    assert out.getvalue() == ('Let me see.\n[tool call] add {"a": 1}\n[tool call] ping { (no call after all)\nping {\n')
 
 
 def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

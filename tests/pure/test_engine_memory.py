@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from quipu.backends.program import ExpertWeights, KVSpec, MixtureWeights, Recorder, Weight
-from quipu.engine.machine import available_memory_bytes, num_usable_cores
-from quipu.engine.memory import MemoryPlan, plan_memory
+from quipu.engine.machine import available_memory_bytes
+from quipu.engine.memory import MemoryPlan, parse_kv_size, plan_memory
 from quipu.engine.runner import weight_bytes, workspace_bytes
 from quipu.errors import InsufficientMemoryError, UsageError
 from quipu.gguf import GGMLType
@@ -20,7 +19,11 @@ MIB = 1 << 20
 
 
 def plan(
-    ctx_size: int | None = None, kv_tokens: int | None = None, available_bytes: int | None = 1000 * MIB
+    ctx_size: int | None = None,
+    kv_tokens: int | None = None,
+    available_bytes: int | None = 1000 * MIB,
+    kv_bytes: int | None = None,
+    cache_bytes: int | None = None,
 ) -> MemoryPlan:
     return plan_memory(
         SPEC,
@@ -30,6 +33,8 @@ def plan(
         ctx_size=ctx_size,
         kv_tokens=kv_tokens,
         available_bytes=available_bytes,
+        kv_bytes=kv_bytes,
+        cache_bytes=cache_bytes,
     )
 
 
@@ -70,6 +75,55 @@ def test_size_of_the_cache() -> None:
     assert plan(kv_tokens=1000).ctx_size == 1000
     with pytest.raises(UsageError, match="cannot hold"):
         plan(ctx_size=1000, kv_tokens=999)
+
+
+def test_size_of_the_cache_in_bytes() -> None:
+    assert plan(kv_bytes=100 * MIB).kv_bytes == 100 * MIB
+    assert plan(kv_bytes=100 * MIB - 1).kv_bytes == 100 * MIB - 64 * PER_TOKEN
+    assert plan(kv_bytes=MIB).ctx_size == MIB // PER_TOKEN
+    with pytest.raises(UsageError, match="not both"):
+        plan(kv_bytes=MIB, kv_tokens=100)
+    with pytest.raises(UsageError, match="smaller than one page"):
+        plan(kv_bytes=64 * PER_TOKEN - 1)
+    with pytest.raises(UsageError, match="cannot hold"):
+        plan(kv_bytes=MIB, ctx_size=4096)
+    with pytest.raises(InsufficientMemoryError):
+        plan(kv_bytes=600 * MIB)
+
+
+def test_memory_for_later_requests() -> None:
+    assert plan().max_kept_pages == plan().num_pages
+    assert plan(cache_bytes=0).max_kept_pages == 0
+    assert plan(cache_bytes=MIB).max_kept_pages == MIB // (64 * PER_TOKEN)
+    assert plan(cache_bytes=MIB).num_pages == plan().num_pages
+    # Asked for, it is added to one context, as far as memory allows.
+    assert plan(cache_bytes=100 * MIB).kv_bytes == 4096 * PER_TOKEN + 100 * MIB
+    most = plan(cache_bytes=1 << 60)
+    assert 0.79 * 490 * MIB < most.kv_bytes <= 0.8 * 490 * MIB
+    assert most.max_kept_pages == most.num_pages
+    assert plan(cache_bytes=1 << 60, available_bytes=None).num_pages == plan().num_pages
+    assert plan(cache_bytes=100 * MIB, kv_tokens=4096).kv_bytes == 4096 * PER_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "num_bytes"),
+    [
+        (8192, 8192, None),
+        ("8192", 8192, None),
+        ("2GiB", None, 2 << 30),
+        (" 1.5 mib ", None, 3 << 19),
+        ("100kB", None, 100_000),
+        ("5b", None, 5),
+    ],
+)
+def test_ways_to_write_a_size(text: int | str, tokens: int | None, num_bytes: int | None) -> None:
+    assert parse_kv_size(text) == (tokens, num_bytes)
+
+
+@pytest.mark.parametrize("text", ["", "many", "1.5", "-3", "2XiB", "1e9", "GiB", None, 1.5, True])
+def test_what_is_no_size(text: object) -> None:
+    with pytest.raises(UsageError, match="kv_size must be"):
+        parse_kv_size(text)  # type: ignore[arg-type]
 
 
 def test_program_sizes() -> None:
@@ -155,32 +209,3 @@ def test_available_memory_here() -> None:
     available = available_memory_bytes()
     assert available is not None
     assert available > 1 << 20
-
-
-@pytest.fixture
-def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-
-
-@pytest.mark.usefixtures("eight_cpus")
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, 8),
-        (
-            {f"sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list": f"{n % 4},{n % 4 + 4}" for n in range(8)},
-            4,
-        ),
-        ({"sys/fs/cgroup/cpu.max": "max 100000"}, 8),
-        ({"sys/fs/cgroup/cpu.max": "250000 100000"}, 3),
-        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "50000 100000"}, 1),
-        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 8),
-        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 2),
-    ],
-)
-def test_usable_cores(tmp_path: Path, files: dict[str, str], expected: int) -> None:
-    assert num_usable_cores(write(tmp_path, files)) == expected
-
-
-def test_usable_cores_here() -> None:
-    assert 1 <= num_usable_cores() <= (os.cpu_count() or 1)

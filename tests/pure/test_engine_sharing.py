@@ -10,7 +10,7 @@ import pytest
 from scripted_model import END, NAN_TOKEN, ScriptedBackend, expected_output, scripted_engine
 
 from quipu.engine import EventStream, SharedEngine
-from quipu.errors import ContextLengthError, EngineError, UsageError
+from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
 from quipu.types import Event, FinishReason, Request, SamplingParams
 
 ENDLESS = SamplingParams(seed=1, logit_bias={END: -100.0, NAN_TOKEN: -100.0})
@@ -165,6 +165,48 @@ def test_if_one_is_refused_none_is_queued() -> None:
     assert not shared.engine.has_work
 
 
+def test_a_refused_context_shift_queues_none_either() -> None:
+    shared = SharedEngine(scripted_engine(ctx_size=24))
+    requests = [Request(str(keep), (3,) * 20, ENDLESS, context_shift=True, keep=keep) for keep in (2, 19)]
+    with pytest.raises(InvalidRequestError, match="can stay"):
+        shared.submit(requests)
+    assert not shared.engine.has_work
+
+
+def test_actions_come_between_steps() -> None:
+    """While others stream without a pause, and never in the middle of a step."""
+    backend = ScriptedBackend()
+    shared = SharedEngine(scripted_engine(backend, kv_tokens=512))
+    is_stepping, overlaps, lengths = False, [], []
+    step = shared.engine.step
+
+    def watched() -> list[Event]:
+        nonlocal is_stepping
+        is_stepping = True
+        events = step()
+        is_stepping = False
+        return events
+
+    shared.engine.step = watched  # type: ignore[method-assign]
+    sampling = SamplingParams(seed=1, max_tokens=50, logit_bias={END: -100.0, NAN_TOKEN: -100.0})
+
+    def reader(first: int) -> None:
+        for _ in range(5):
+            assert len(tokens_of(stream(shared, (first, 4, 5), sampling=sampling))) == 50
+
+    def saver() -> None:
+        for _ in range(20):
+            overlaps.append(shared.between_steps(lambda engine: is_stepping))
+            lengths.append(shared.between_steps(lambda engine: len(engine.last_ended[0])))
+
+    in_threads([lambda: reader(3), lambda: reader(9), saver])
+    assert overlaps == [False] * 20
+    assert set(lengths) <= {0, 52}
+    shared.close()
+    with pytest.raises(UsageError, match="closed"):
+        shared.between_steps(lambda engine: None)
+
+
 def test_closing_ends_everything() -> None:
     shared = SharedEngine(scripted_engine(kv_tokens=256))
     events = stream(shared, (3,))
@@ -174,4 +216,53 @@ def test_closing_ends_everything() -> None:
         list(events)
     with pytest.raises(UsageError, match="closed"):
         stream(shared, (3,))
+    assert_idle(shared)
+
+
+def test_choices_arrive_in_one_inbox() -> None:
+    shared = SharedEngine(scripted_engine(kv_tokens=512))
+    sampling = SamplingParams(seed=1, temperature=2.0, logit_bias={NAN_TOKEN: -100.0}, max_tokens=9)
+    request = Request(shared.new_id(), (3, 4, 5), sampling, num_choices=3)
+    events = EventStream(shared, shared.submit([request]), [request.request_id], lambda e: e)
+    tokens: dict[int, list[int]] = {}
+    for event in events:
+        tokens.setdefault(event.choice, []).extend(event.token_ids)
+    assert sorted(tokens) == [0, 1, 2]
+    assert tokens[0] == expected_output((3, 4, 5), sampling)[0]
+    assert_idle(shared)
+
+
+def test_closing_ends_all_choices() -> None:
+    shared = SharedEngine(scripted_engine(kv_tokens=512))
+    request = Request(shared.new_id(), (3, 4, 5), ENDLESS, num_choices=3)
+    with EventStream(shared, shared.submit([request]), [request.request_id], lambda e: e) as events:
+        next(events)
+    assert_idle(shared)
+
+
+def test_waiting_for_what_is_prepared_elsewhere() -> None:
+    class Gate:
+        num_asked = 0
+
+        def done(self) -> bool:
+            self.num_asked += 1
+            return self.num_asked > 5
+
+    shared = SharedEngine(scripted_engine(kv_tokens=512))
+    gate = Gate()
+    request = Request(shared.new_id(), (3, 4, 5), ENDLESS)
+    inbox = shared.submit([request])
+    (sequence,) = shared.engine._live[request.request_id]
+    sequence.pending = gate
+    events = EventStream(shared, inbox, [request.request_id], lambda e: e)
+    assert tokens_of(events) == expected_output((3, 4, 5), ENDLESS)[0]
+    assert gate.num_asked > 5
+
+
+def test_a_deadline_ends_a_stream() -> None:
+    shared = SharedEngine(scripted_engine(kv_tokens=512))
+    request = Request(shared.new_id(), (3, 4, 5), ENDLESS, deadline_s=1e-9)
+    events = list(EventStream(shared, shared.submit([request]), [request.request_id], lambda e: e))
+    assert [event.finish_reason for event in events] == [FinishReason.DEADLINE]
+    assert "deadline of 1e-09 s" in events[0].error
     assert_idle(shared)

@@ -24,7 +24,7 @@ from scripted_model import (
 from quipu.engine import Engine, ReferenceSampler
 from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
-from quipu.types import Event, FinishReason, Request, SamplingParams
+from quipu.types import Completion, Event, FinishReason, Request, SamplingParams
 
 
 def run_to_end(engine: Engine, most_steps: int = 2000) -> dict[str, list[Event]]:
@@ -120,6 +120,10 @@ def check_outcome(request: Request, events: list[Event], ctx_size: int, *, may_b
 def test_preemption_happens_and_changes_nothing() -> None:
     engine = scripted_engine(ctx_size=40, kv_tokens=44, page_size=4, shuffle_pages=random.Random(1))
     sampling = SamplingParams(seed=3, ignore_eos=True, logit_bias={END: -100.0, NAN_TOKEN: -100.0}, max_tokens=25)
+    for number in range(100):  # after so many short answers none is expected to be long
+        engine.submit(Request(f"short {number}", (5,), SamplingParams(max_tokens=1, logit_bias={NAN_TOKEN: -100.0})))
+    run_to_end(engine)
+    assert engine.num_preemptions == 0
     for number in range(4):
         engine.submit(Request(str(number), (5 + number, 6, 7), sampling))
     events = run_to_end(engine)
@@ -140,9 +144,9 @@ def test_many_requests_run_in_one_step() -> None:
 
 def test_decoding_goes_on_beside_a_long_prompt() -> None:
     backend = ScriptedBackend()
-    engine = scripted_engine(backend, ubatch_size=8, kv_tokens=256)
+    engine = scripted_engine(backend, ubatch_size=8, kv_tokens=256, itl_target_s=1e6)
     sampling = SamplingParams(seed=1, max_tokens=20, logit_bias={END: -100.0, NAN_TOKEN: -100.0})
-    engine.submit(Request("short", (3,), sampling))
+    engine.submit(Request("short", (3,), sampling, streamed=False))  # nobody reads along, so time does not matter
     engine.step()
     engine.submit(Request("long", tuple(range(2, 42)), sampling))
     for _ in range(4):
@@ -210,10 +214,62 @@ def test_min_tokens_forbids_an_early_end() -> None:
 
 
 def test_ignoring_the_end() -> None:
-    sampling = SamplingParams(seed=9, max_tokens=5, ignore_eos=True, logit_bias={END: 1e6})
-    events = run_one(sampling)
-    assert tokens_of(events) == [END] * 5
+    eager = {"seed": 9, "max_tokens": 5, "logit_bias": {END: 1e6, NAN_TOKEN: -1e6}}
+    assert tokens_of(run_one(SamplingParams(**eager))) == [END]  # type: ignore[arg-type]
+    events = run_one(SamplingParams(**eager, ignore_eos=True))  # type: ignore[arg-type]
+    assert END not in tokens_of(events)
+    assert len(tokens_of(events)) == 5
     assert events[-1].finish_reason is FinishReason.LENGTH
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingParams(mirostat=1, mirostat_tau=2.0),
+        SamplingParams(mirostat=2, temperature=2.0),
+        SamplingParams(adaptive_target=0.3, top_k=10),
+        SamplingParams(dry_multiplier=2.0, dry_allowed_length=0, dry_sequence_breakers=("EF", "G")),
+        SamplingParams(min_tokens=9, ignore_eos=False, samplers="kt"),
+        SamplingParams(samplers="ki"),
+    ],
+    ids=["mirostat", "mirostat 2", "adaptive-p", "DRY", "min_tokens", "infill"],
+)
+def test_every_kind_of_chain_in_the_engine(sampling: SamplingParams) -> None:
+    """Batched with others, in small pieces, after preemptions: what a plain loop over the sampler gives."""
+    engine = scripted_engine(ctx_size=40, kv_tokens=44, page_size=4, ubatch_size=3, shuffle_pages=random.Random(1))
+    requests = {}
+    for number in range(4):
+        one = SamplingParams(**{**as_dict(sampling), "seed": number, "max_tokens": 25})
+        requests[str(number)] = Request(str(number), (5 + number, 6, 7), one)
+        engine.submit(requests[str(number)])
+    events = run_to_end(engine)
+    for name, request in requests.items():
+        tokens, reason = expected_output(request.prompt_token_ids, request.sampling, ctx_size=40)
+        assert (tokens_of(events[name]), events[name][-1].finish_reason) == (tokens, reason)
+
+
+@pytest.mark.parametrize("ubatch_size", [512, 3])
+def test_logprobs_are_delivered(ubatch_size: int) -> None:
+    engine = scripted_engine(ubatch_size=ubatch_size)
+    sampling = SamplingParams(
+        seed=4, max_tokens=6, logprobs=2, prompt_logprobs=1, ignore_eos=True, logit_bias={NAN_TOKEN: -100.0}
+    )
+    prompt = tuple(range(2, 12))
+    engine.submit(Request("a", prompt, sampling))
+    completion = Completion.of(run_to_end(engine)["a"])
+    assert [item.token_id for item in completion.logprobs] == list(completion.token_ids)
+    assert [item.token_id for item in completion.prompt_logprobs] == list(prompt[1:])
+    text = prompt + completion.token_ids
+    for place, item in enumerate((*completion.prompt_logprobs, *completion.logprobs), 1):
+        logits = logits_of(np.array(text[:place], dtype=np.int32)).astype(np.float64)
+        exact = logits - np.log(np.exp(logits).sum())
+        assert item.logprob == pytest.approx(exact[text[place]], abs=1e-5)
+        assert item.top[0] == (int(exact.argmax()), pytest.approx(exact.max(), abs=1e-5))
+        assert len(item.top) == (1 if place < len(prompt) else 2)
+    engine.submit(Request("b", prompt, SamplingParams(max_tokens=0, prompt_logprobs=0)))
+    events = run_to_end(engine)["b"]
+    assert [item.top for event in events for item in event.prompt_logprobs] == [()] * 9
+    assert events[-1].logits is None
 
 
 def as_dict(sampling: SamplingParams) -> dict[str, object]:

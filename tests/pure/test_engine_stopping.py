@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quipu.engine.stopping import StopMatcher
@@ -25,6 +25,7 @@ letters = st.text(alphabet="abc", max_size=30)
 stop_lists = st.lists(st.text(alphabet="abc", min_size=1, max_size=6), max_size=4)
 
 
+@settings(deadline=None)
 @given(letters, stop_lists, st.lists(st.integers(0, 100), max_size=12))
 def test_pieces_do_not_matter(text: str, stops: list[str], borders: list[int]) -> None:
     one_by_one = cut(list(text), stops)
@@ -34,12 +35,35 @@ def test_pieces_do_not_matter(text: str, stops: list[str], borders: list[int]) -
         assert one_by_one == (text, False)
 
 
+@settings(deadline=None)
 @given(letters, st.text(alphabet="abc", min_size=1, max_size=6), st.lists(st.integers(0, 100), max_size=12))
 def test_one_stop_string_cuts_where_it_begins(text: str, stop: str, borders: list[int]) -> None:
     before, found, _ = text.partition(stop)
     assert cut(split(text, borders), [stop]) == (before, bool(found))
 
 
+@settings(deadline=None)
+@given(letters, stop_lists)
+def test_the_first_to_be_complete_counts(text: str, stops: list[str]) -> None:
+    ends = [(text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text]
+    assert cut([text], stops) == ((text[: min(ends)[1]], True) if ends else (text, False))
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab", max_size=200), st.lists(st.text(alphabet="ab", min_size=1, max_size=40), max_size=6))
+def test_what_is_held_back_is_the_longest_beginning(text: str, stops: list[str]) -> None:
+    matcher = StopMatcher(stops)
+    came = matcher.append(text)
+    if not matcher.stopped:
+        starts = [
+            i
+            for i in range(len(text))
+            if any(len(stop) > len(text) - i and stop.startswith(text[i:]) for stop in stops)
+        ]
+        assert came == text[: min(starts, default=len(text))]
+
+
+@settings(deadline=None)
 @given(letters, stop_lists, st.lists(st.integers(0, 100), max_size=12))
 def test_text_comes_as_soon_as_it_is_certain(text: str, stops: list[str], borders: list[int]) -> None:
     matcher = StopMatcher(stops)

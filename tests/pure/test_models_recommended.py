@@ -41,8 +41,32 @@ def test_impossible_values_are_left_out_with_a_warning(value: object) -> None:
     assert "general.sampling.temp" in warning
 
 
-@pytest.mark.parametrize(("key", "value"), [("sequence", "kpt"), ("mirostat", 2), ("xtc_probability", 0.5), ("new", 1)])
-def test_what_is_not_available_is_said(key: str, value: object) -> None:
-    sampling, (warning,) = recommended_sampling({f"general.sampling.{key}": value})
+def test_all_keys_of_the_specification() -> None:
+    sampling, warnings = recommended_sampling(
+        {
+            "general.sampling.sequence": "kpt",
+            "general.sampling.xtc_probability": 0.5,
+            "general.sampling.xtc_threshold": 0.25,
+            "general.sampling.mirostat": 2,
+            "general.sampling.mirostat_tau": 4.0,
+            "general.sampling.mirostat_eta": 0.25,
+        }
+    )
+    assert warnings == ()
+    assert sampling == SamplingParams(
+        samplers=("top_k", "top_p", "temperature"),
+        xtc_probability=0.5,
+        xtc_threshold=0.25,
+        mirostat=2,
+        mirostat_tau=4.0,
+        mirostat_eta=0.25,
+    )
+
+
+def test_what_is_not_known_or_contradicts_is_said() -> None:
+    sampling, (warning,) = recommended_sampling({"general.sampling.new": 1})
     assert sampling == SamplingParams()
-    assert warning == f"the file recommends general.sampling.{key}, which is not available yet, so it has no effect"
+    assert warning == "the file recommends general.sampling.new, which is not available yet, so it has no effect"
+    sampling, (warning,) = recommended_sampling({"general.sampling.mirostat": 1, "general.sampling.sequence": "ki"})
+    assert sampling == SamplingParams()
+    assert "contradict" in warning

@@ -127,7 +127,7 @@ def evaluate(folder: Path, per_topic: int, num_texts: int) -> Report:
     report = Report()
     conversations = evaluation(EVALUATION_SEED, per_topic)
     texts = evaluation(EVALUATION_SEED + 1, max(1, num_texts // 15))
-    with LLM(folder / "tiny-chat-Q8_0.gguf", kv_tokens=65536) as chat, LLM(folder / "tiny-draft-Q8_0.gguf") as draft:
+    with LLM(folder / "tiny-chat-Q8_0.gguf", kv_size=65536) as chat, LLM(folder / "tiny-draft-Q8_0.gguf") as draft:
         score(chat, conversations, report)
         renderer = Renderer()
         samples = [to_sample(chat.tokenizer, renderer, conversation) for conversation in texts]

@@ -95,6 +95,13 @@ static inline F32x8 load_bf16(const uint16_t *p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16))};
 }
+static inline float first_lane(F32x8 a) {
+    return _mm256_cvtss_f32(a.v);
+}
+// Lane 0 of a, lane 1 of b, lane 2 of c, lane 3 of d.
+static inline F32x8 first_lanes(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
+    return {_mm256_blend_ps(_mm256_blend_ps(a.v, b.v, 2), _mm256_blend_ps(c.v, d.v, 8), 12)};
+}
 // Eight halves, `stride` bytes apart.
 static inline F32x8 gather_f16(const void *p, int64_t stride) {
     const auto at = [&](int i) {
@@ -141,6 +148,15 @@ static inline B8x32 splat_4bytes(const void *p) {
     int32_t word;
     std::memcpy(&word, p, 4);
     return {_mm256_set1_epi32(word)};
+}
+// 8 bytes at p, repeated 4 times; 16 bytes, twice.
+static inline B8x32 splat_8bytes(const void *p) {
+    int64_t word;
+    std::memcpy(&word, p, 8);
+    return {_mm256_set1_epi64x(word)};
+}
+static inline B8x32 splat_16bytes(const void *p) {
+    return {_mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i *>(p)))};
 }
 static inline B8x32 operator&(B8x32 a, B8x32 b) {
     return {_mm256_and_si256(a.v, b.v)};
@@ -202,9 +218,22 @@ static inline I32x8 operator+(I32x8 a, I32x8 b) {
 static inline I32x8 operator-(I32x8 a, I32x8 b) {
     return {_mm256_sub_epi32(a.v, b.v)};
 }
+// The upper 16 bits of twice the products, rounded.
+static inline I16x16 multiply_rounded(I16x16 a, I16x16 b) {
+    return {_mm256_mulhrs_epi16(a.v, b.v)};
+}
 // Products of 16-bit lanes, neighbours added.
 static inline I32x8 dot_pairs(I16x16 a, I16x16 b) {
     return {_mm256_madd_epi16(a.v, b.v)};
+}
+// Neighbours added; each half holds its two sums twice.
+static inline I32x8 add_neighbours(I32x8 a) {
+    return {_mm256_hadd_epi32(a.v, a.v)};
+}
+// The sums of all lanes of a, b, c and d in lanes 0 to 3.
+static inline I32x8 sums_of(I32x8 a, I32x8 b, I32x8 c, I32x8 d) {
+    const __m256i halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a.v, b.v), _mm256_hadd_epi32(c.v, d.v));
+    return {_mm256_add_epi32(halves, _mm256_permute2x128_si256(halves, halves, 1))};
 }
 static inline F32x8 to_f32(I32x8 a) {
     return {_mm256_cvtepi32_ps(a.v)};
@@ -286,13 +315,6 @@ static inline I32x8 factor_pairs(I16x16 integers, const int16_t *ratios, const i
 // 16 signed bytes, shifted up.
 template <int Shift> static inline I16x16 load_i8_scales(const int8_t *p) {
     return {_mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))), Shift)};
-}
-// factors[i] = lane i of `integers` times ratios[i] over 2^15, rounded; returns the products of all lanes with `sums`,
-// neighbours added.
-static inline I32x8 factor_each(I16x16 integers, const int16_t *ratios, const int16_t *sums, int16_t *factors) {
-    const auto load16 = [](const int16_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); };
-    _mm256_store_si256(reinterpret_cast<__m256i *>(factors), _mm256_mulhrs_epi16(integers.v, load16(ratios)));
-    return {_mm256_madd_epi16(integers.v, load16(sums))};
 }
 // 16-bit lanes 0-7 get p[0], lanes 8-15 get p[1].
 static inline I16x16 splat_halves(const int16_t *p) {

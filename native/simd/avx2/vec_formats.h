@@ -162,6 +162,13 @@ static inline I16x16 load_q3_scales(const uint8_t *p) {
         _mm_and_si128(_mm_srlv_epi32(_mm_set1_epi32(high_bits), _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi8(3));
     return {_mm256_cvtepu8_epi16(_mm_or_si128(low, _mm_slli_epi16(high, 4)))};
 }
+template <int N> static inline I16x16 shift_left(I16x16 a) {
+    return {_mm256_slli_epi16(a.v, N)};
+}
+// Lanes that fit 16 bits, those of a first.
+static inline I16x16 pack_words(I32x8 a, I32x8 b) {
+    return {_mm256_permute4x64_epi64(_mm256_packs_epi32(a.v, b.v), 0xD8)};
+}
 // Lanes in 0-255 as bytes, those of a first.
 static inline B8x32 pack_bytes(I16x16 a, I16x16 b) {
     return {_mm256_permute4x64_epi64(_mm256_packus_epi16(a.v, b.v), 0xD8)};
@@ -207,6 +214,9 @@ static inline I32x8 load_odd_words(const void *p) {
     const __m256i b = _mm256_loadu_si256(static_cast<const __m256i *>(p) + 1);
     const __m256 odd = _mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0xDD);
     return {_mm256_permute4x64_epi64(_mm256_castps_si256(odd), 0xD8)};
+}
+static inline I16x16 as_words(I32x8 a) {
+    return {a.v};
 }
 static inline B8x32 as_bytes(I32x8 a) {
     return {a.v};

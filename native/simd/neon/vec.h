@@ -132,6 +132,17 @@ static inline B8x32 splat_4bytes(const void *p) {
     const uint8x16_t v = vreinterpretq_u8_u32(vdupq_n_u32(word));
     return {{v, v}};
 }
+// 8 bytes at p, repeated 4 times; 16 bytes, twice.
+static inline B8x32 splat_8bytes(const void *p) {
+    uint64_t word;
+    std::memcpy(&word, p, 8);
+    const uint8x16_t v = vreinterpretq_u8_u64(vdupq_n_u64(word));
+    return {{v, v}};
+}
+static inline B8x32 splat_16bytes(const void *p) {
+    const uint8x16_t v = vld1q_u8(static_cast<const uint8_t *>(p));
+    return {{v, v}};
+}
 static inline B8x32 operator&(B8x32 a, B8x32 b) {
     return {{vandq_u8(a.v[0], b.v[0]), vandq_u8(a.v[1], b.v[1])}};
 }
@@ -205,9 +216,31 @@ static inline I32x8 operator-(I32x8 a, I32x8 b) {
 static inline int32x4_t dot_pairs(int16x8_t a, int16x8_t b) {
     return vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b));
 }
+// The upper 16 bits of twice the products, rounded.
+static inline I16x16 multiply_rounded(I16x16 a, I16x16 b) {
+    return {{vqrdmulhq_s16(a.v[0], b.v[0]), vqrdmulhq_s16(a.v[1], b.v[1])}};
+}
 // Products of 16-bit lanes, neighbours added.
 static inline I32x8 dot_pairs(I16x16 a, I16x16 b) {
     return {{dot_pairs(a.v[0], b.v[0]), dot_pairs(a.v[1], b.v[1])}};
+}
+// Neighbours added; each half holds its two sums twice.
+static inline I32x8 add_neighbours(I32x8 a) {
+    return {{vpaddq_s32(a.v[0], a.v[0]), vpaddq_s32(a.v[1], a.v[1])}};
+}
+// The sums of all lanes of a, b, c and d in lanes 0 to 3.
+static inline I32x8 sums_of(I32x8 a, I32x8 b, I32x8 c, I32x8 d) {
+    const auto halves = [](I32x8 x) { return vaddq_s32(x.v[0], x.v[1]); };
+    const int32x4_t sums = vpaddq_s32(vpaddq_s32(halves(a), halves(b)), vpaddq_s32(halves(c), halves(d)));
+    return {{sums, sums}};
+}
+static inline float first_lane(F32x8 a) {
+    return vgetq_lane_f32(a.v[0], 0);
+}
+// Lane 0 of a, lane 1 of b, lane 2 of c, lane 3 of d, all of which are the same in every lane.
+static inline F32x8 first_lanes(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
+    const float32x4_t lanes = vzip1q_f32(vzip1q_f32(a.v[0], c.v[0]), vzip1q_f32(b.v[0], d.v[0]));
+    return {{lanes, lanes}};
 }
 static inline F32x8 to_f32(I32x8 a) {
     return {{vcvtq_f32_s32(a.v[0]), vcvtq_f32_s32(a.v[1])}};
@@ -293,13 +326,6 @@ static inline I32x8 factor_pairs(I16x16 integers, const int16_t *ratios, const i
 template <int Shift> static inline I16x16 load_i8_scales(const int8_t *p) {
     const int8x16_t bytes = vld1q_s8(p);
     return {{vshlq_n_s16(vmovl_s8(vget_low_s8(bytes)), Shift), vshlq_n_s16(vmovl_high_s8(bytes), Shift)}};
-}
-// factors[i] = lane i of `integers` times ratios[i] over 2^15, rounded; returns the products of all lanes with `sums`,
-// neighbours added.
-static inline I32x8 factor_each(I16x16 integers, const int16_t *ratios, const int16_t *sums, int16_t *factors) {
-    vst1q_s16(factors, vqrdmulhq_s16(integers.v[0], vld1q_s16(ratios)));
-    vst1q_s16(factors + 8, vqrdmulhq_s16(integers.v[1], vld1q_s16(ratios + 8)));
-    return {{dot_pairs(integers.v[0], vld1q_s16(sums)), dot_pairs(integers.v[1], vld1q_s16(sums + 8))}};
 }
 // 16-bit lanes 0-7 get p[0], lanes 8-15 get p[1].
 static inline I16x16 splat_halves(const int16_t *p) {

@@ -132,6 +132,14 @@ static inline I16x16 operator|(I16x16 a, I16x16 b) {
 template <int N> static inline I16x16 shift_right(I16x16 a) { // logical
     return {{as_signed(vshrq_n_u16(as_unsigned(a.v[0]), N)), as_signed(vshrq_n_u16(as_unsigned(a.v[1]), N))}};
 }
+template <int N> static inline I16x16 shift_left(I16x16 a) {
+    return {{vshlq_n_s16(a.v[0], N), vshlq_n_s16(a.v[1], N)}};
+}
+// Lanes that fit 16 bits, those of a first.
+static inline I16x16 pack_words(I32x8 a, I32x8 b) {
+    const auto narrow = [](I32x8 x) { return vcombine_s16(vmovn_s32(x.v[0]), vmovn_s32(x.v[1])); };
+    return {{narrow(a), narrow(b)}};
+}
 static inline I16x16 widen(uint8x16_t bytes) {
     return {{as_signed(vmovl_u8(vget_low_u8(bytes))), as_signed(vmovl_high_u8(bytes))}};
 }
@@ -235,6 +243,9 @@ static inline I32x8 load_odd_words(const void *p) {
     const auto *bytes = static_cast<const uint8_t *>(p);
     return as_i32(vuzp2q_u32(load_words(bytes), load_words(bytes + 16)),
                   vuzp2q_u32(load_words(bytes + 32), load_words(bytes + 48)));
+}
+static inline I16x16 as_words(I32x8 a) {
+    return {{vreinterpretq_s16_s32(a.v[0]), vreinterpretq_s16_s32(a.v[1])}};
 }
 static inline B8x32 as_bytes(I32x8 a) {
     return {{vreinterpretq_u8_s32(a.v[0]), vreinterpretq_u8_s32(a.v[1])}};

@@ -131,6 +131,14 @@ inline void store_interleaved(void *p, B8x32 a, B8x32 b, B8x32 c, B8x32 d) {
 inline B8x32 splat_b8(uint8_t x) {
     return lanes<B8x32>([&](int) { return x; });
 }
+inline B8x32 splat_8bytes(const void *p) {
+    const auto *bytes = static_cast<const uint8_t *>(p);
+    return lanes<B8x32>([&](int i) { return bytes[i % 8]; });
+}
+inline B8x32 splat_16bytes(const void *p) {
+    const auto *bytes = static_cast<const uint8_t *>(p);
+    return lanes<B8x32>([&](int i) { return bytes[i % 16]; });
+}
 inline B8x32 splat_4bytes(const void *p) {
     const auto *bytes = static_cast<const uint8_t *>(p);
     return lanes<B8x32>([&](int i) { return bytes[i % 4]; });
@@ -186,8 +194,32 @@ inline I32x8 zero_i32() {
 inline I32x8 operator+(I32x8 a, I32x8 b) {
     return lanes<I32x8>([&](int i) { return a.v[i] + b.v[i]; });
 }
+inline I32x8 operator-(I32x8 a, I32x8 b) {
+    return lanes<I32x8>([&](int i) { return a.v[i] - b.v[i]; });
+}
 inline I32x8 dot_pairs(I16x16 a, I16x16 b) {
     return lanes<I32x8>([&](int i) { return a.v[2 * i] * b.v[2 * i] + a.v[2 * i + 1] * b.v[2 * i + 1]; });
+}
+// Sums may wrap on the way.
+inline I32x8 add_neighbours(I32x8 a) {
+    return lanes<I32x8>(
+        [&](int i) { return uint32_t(a.v[i / 4 * 4 + i % 2 * 2]) + uint32_t(a.v[i / 4 * 4 + i % 2 * 2 + 1]); });
+}
+inline I32x8 sums_of(I32x8 a, I32x8 b, I32x8 c, I32x8 d) {
+    const I32x8 *all[4] = {&a, &b, &c, &d};
+    return lanes<I32x8>([&](int i) {
+        uint32_t total = 0;
+        for (const int32_t lane : all[i % 4]->v)
+            total += uint32_t(lane);
+        return total;
+    });
+}
+inline float first_lane(F32x8 a) {
+    return a.v[0];
+}
+inline F32x8 first_lanes(F32x8 a, F32x8 b, F32x8 c, F32x8 d) {
+    const F32x8 *all[4] = {&a, &b, &c, &d};
+    return lanes<F32x8>([&](int i) { return all[i % 4]->v[i]; });
 }
 inline F32x8 to_f32(I32x8 a) {
     return lanes<F32x8>([&](int i) { return static_cast<float>(a.v[i]); });
@@ -248,6 +280,9 @@ template <int Shift> inline BlockScales load_6bit_scales(const void *block) {
 inline int16_t multiply_rounded(int a, int b) {
     return static_cast<int16_t>((a * b + (1 << 14)) >> 15);
 }
+inline I16x16 multiply_rounded(I16x16 a, I16x16 b) {
+    return lanes<I16x16>([&](int i) { return multiply_rounded(a.v[i], b.v[i]); });
+}
 inline I32x8 factor_pairs(I16x16 integers, const int16_t *ratios, const int16_t *sums, int16_t *factors) {
     for (int i = 0; i < 16; i++)
         factors[i] = multiply_rounded(integers.v[i / 2], ratios[i / 2]);
@@ -258,12 +293,6 @@ inline I32x8 factor_pairs(I16x16 integers, const int16_t *ratios, const int16_t 
 }
 template <int Shift> inline I16x16 load_i8_scales(const int8_t *p) {
     return lanes<I16x16>([&](int i) { return p[i] * (1 << Shift); });
-}
-inline I32x8 factor_each(I16x16 integers, const int16_t *ratios, const int16_t *sums, int16_t *factors) {
-    for (int i = 0; i < 16; i++)
-        factors[i] = multiply_rounded(integers.v[i], ratios[i]);
-    return lanes<I32x8>(
-        [&](int i) { return integers.v[2 * i] * sums[2 * i] + integers.v[2 * i + 1] * sums[2 * i + 1]; });
 }
 inline I16x16 splat_halves(const int16_t *p) {
     return lanes<I16x16>([&](int i) { return p[i / 8]; });

@@ -10,8 +10,13 @@ from quipu.backends.reference import ReferenceBackend
 from quipu.errors import UsageError
 
 
-def choose_backend(num_threads: int) -> Backend:
+def choose_backend(
+    num_threads: int, *, few_token_threads: int | None = None, owns_cores: bool | None = None
+) -> Backend:
     """The CPU backend, or plain numpy where QUIPU_BACKEND=reference asks for it: slow, and easy to believe.
+
+    Args:
+        num_threads, few_token_threads, owns_cores: see `CPUBackend`.
 
     Raises:
         UsageError: the variable has another value.
@@ -19,4 +24,6 @@ def choose_backend(num_threads: int) -> Backend:
     name = os.environ.get("QUIPU_BACKEND", "cpu")
     if name not in ("cpu", "reference"):
         raise UsageError(f"QUIPU_BACKEND must be cpu or reference, not {name!r}")
-    return CPUBackend(num_threads) if name == "cpu" else ReferenceBackend()
+    if name == "reference":
+        return ReferenceBackend()
+    return CPUBackend(num_threads, few_token_threads=few_token_threads, owns_cores=owns_cores)

@@ -7,7 +7,7 @@ the threads must meet (only where a step touches what another one wrote since th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from quipu.quant import dequantize
 
 class CPUKVStorage:
     """KV pages in the layout of the native attention kernels; memory is touched only when a page is first written."""
+
+    layout = "cpu-1"  # counts up when native/layouts.h changes how a page lies
 
     def __init__(self, spec: KVSpec, num_pages: int) -> None:
         self.spec = spec
@@ -33,6 +35,42 @@ class CPUKVStorage:
             int(spec.v_type),
             num_pages,
         )
+        assert self.native.page_bytes == spec.bytes_per_page
+
+    def read_page(self, page: int) -> NDArray[np.uint8]:
+        """A copy of a page: uint8 [spec.bytes_per_page]."""
+        data = np.empty(self.spec.bytes_per_page, np.uint8)
+        self.native.read_page(page, data)
+        return data
+
+    def write_page(self, page: int, data: NDArray[np.uint8]) -> None:
+        """Set a page to bytes of `read_page`."""
+        self.native.write_page(page, data)
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Set page `target` to what page `source` holds."""
+        self.native.copy_page(source, target)
+
+
+def measure_threads(counts: Sequence[int], num_bytes: int, seconds_each: float) -> list[tuple[int, float, float]]:
+    """What numbers of threads get out of the machine.
+
+    Args:
+        counts: numbers of threads.
+        num_bytes: memory that is touched, then read in turn; it should be more than the caches hold.
+        seconds_each: how long each number is measured.
+
+    Returns:
+        For each number: it, the bytes per second that its threads read together, the seconds until all have met.
+
+    Raises:
+        ValueError: there is no number, or one below 1.
+    """
+    return _native.measure_threads(counts, num_bytes, seconds_each)
+
+
+# Up to so many tokens a run is bound by memory, which part of the cores may saturate; more tokens need all arithmetic.
+_FEW_TOKENS = 4
 
 
 class CPUBackend:
@@ -40,15 +78,30 @@ class CPUBackend:
 
     name = "cpu"
 
-    def __init__(self, num_threads: int) -> None:
+    def __init__(
+        self, num_threads: int, *, few_token_threads: int | None = None, owns_cores: bool | None = None
+    ) -> None:
+        """
+        Args:
+            num_threads: threads of the team.
+            few_token_threads: how many of them compute runs of few tokens; None: all. The others sleep meanwhile.
+            owns_cores: whether each thread has a core and all its time, so that it may spin while it waits; None: if
+                there are no more threads than processors for this process.
+        """
         if num_threads < 1:
             raise ValueError(f"num_threads must be at least 1, not {num_threads}")
-        self._team = _native.Team(num_threads)
+        self._team = _native.Team(num_threads) if owns_cores is None else _native.Team(num_threads, owns_cores)
         self.num_threads = num_threads
+        self.few_token_threads = num_threads if few_token_threads is None else few_token_threads
+
+    @property
+    def max_uniform_tokens(self) -> int:
+        """The most tokens that go through the row kernels, which are one loop; larger runs round differently."""
+        return int(_native.max_row_tokens())
 
     def compile(self, program: Program, *, max_tokens: int) -> CPUExecutable:
         """Lay out memory and steps for runs of up to `max_tokens` tokens."""
-        return CPUExecutable(program, self._team, max_tokens)
+        return CPUExecutable(program, self._team, max_tokens, self.few_token_threads)
 
     def create_kv_storage(self, spec: KVSpec, num_pages: int) -> CPUKVStorage:
         """Reserve the address space of `num_pages` pages."""
@@ -58,7 +111,7 @@ class CPUBackend:
 class CPUExecutable:
     """A compiled program. It keeps the recorded program, and with it the mapped weights, alive."""
 
-    def __init__(self, program: Program, team: _native.Team, max_tokens: int) -> None:
+    def __init__(self, program: Program, team: _native.Team, max_tokens: int, few_token_threads: int) -> None:
         compiler = _Compiler(program, team, max_tokens)
         self._program = program
         self._kept_alive = compiler.float_vectors
@@ -67,6 +120,8 @@ class CPUExecutable:
         self._vocab_size = compiler.vocab_size
         self._attention_shapes = compiler.attention_shapes
         self._embed_limits = embed_limits(program)
+        self._num_threads = team.num_threads
+        self._few_token_threads = few_token_threads
 
     @property
     def num_steps(self) -> int:
@@ -93,6 +148,7 @@ class CPUExecutable:
             batch.kv_lengths,
             batch.page_tables,
             batch.output_rows,
+            self._few_token_threads if len(batch.token_ids) <= _FEW_TOKENS else self._num_threads,
             batch.token_types,
         )
         result: NDArray[np.float32] = self._native.read(self._result, len(batch.output_rows))
@@ -128,7 +184,7 @@ class _Compiler:
         self._rope_tables: dict[int, _native.RopeTable] = {}
         # By window, heads per KV head, and whether it is causal.
         self._attention_plans: dict[tuple[int, int, bool], _native.AttentionPlan] = {}
-        self._packed_value: tuple[int, bool, bool] | None = None
+        self._packed_value: tuple[int, _native.ActivationUses] | None = None
         self._moe_layers: dict[int, _native.MoeLayer] = {}  # by position of the op
         self._moe_workspace: _native.MoeWorkspace | None = None
         self._pending_norm: Op | None = None
@@ -186,18 +242,14 @@ class _Compiler:
         self.float_vectors.append(vector)
         return vector
 
-    def _packing_needs(self) -> tuple[int, bool, bool]:
-        width, as_int8, as_float = 1, False, False
+    def _packing_needs(self) -> tuple[int, _native.ActivationUses]:
+        width = 1
+        weights: list[_native.Matrix] = []
         for op in self._program.ops:
             if op.name in ("linear", "swiglu_linear"):
                 width = max(width, op.inputs[0].width)
-                needs_int8, needs_float = self._formats(self._product_weights(op))
-                as_int8, as_float = as_int8 or needs_int8, as_float or needs_float
-        return width, as_int8, as_float
-
-    def _formats(self, weights: Iterable[Weight | None]) -> tuple[bool, bool]:
-        on_int8 = [bool(self._matrix(weight).runs_on_int8) for weight in weights]
-        return any(on_int8), not all(on_int8)
+                weights += map(self._matrix, self._product_weights(op))
+        return width, _native.ActivationUses(weights)
 
     @staticmethod
     def _product_weights(op: Op) -> tuple[Weight | None, ...]:
@@ -282,7 +334,7 @@ class _Compiler:
     def _pack(self, op: Op) -> None:
         """Pack the op's first input, unless it is what was packed last."""
         x = op.inputs[0]
-        as_int8, as_float = self._formats(self._product_weights(op))
+        uses = _native.ActivationUses([self._matrix(weight) for weight in self._product_weights(op)])
         norm, self._pending_norm = self._pending_norm, None
         if norm is not None:
             source = norm.inputs[0]
@@ -293,15 +345,14 @@ class _Compiler:
                 self._vector(norm.weights[0]),
                 norm.attributes["epsilon"],
                 self._buffer(x),
-                as_int8,
-                as_float,
+                uses,
                 self._packed,
                 waits,
             )
-        elif self._packed_value != (x.index, as_int8, as_float):
+        elif self._packed_value != (x.index, uses):
             waits = self._waits(self._slots_for([x]), [_PACKED])
-            self._native.pack(self._buffer(x), as_int8, as_float, self._packed, waits)
-        self._packed_value = (x.index, as_int8, as_float)
+            self._native.pack(self._buffer(x), uses, self._packed, waits)
+        self._packed_value = (x.index, uses)
 
     def _compile_linear(self, op: Op) -> None:
         self._pack(op)

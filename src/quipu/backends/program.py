@@ -254,10 +254,24 @@ def embed_limits(program: Program) -> EmbedLimits:
 
 
 class KVStorage(Protocol):
-    """The memory of a paged KV cache. Only the backend that made it knows the layout inside a page."""
+    """The memory of a paged KV cache. Only the backend that made it knows the layout inside a page.
+
+    Attributes:
+        layout: names that layout; bytes read from one storage may be written to another of equal layout and spec.
+    """
 
     spec: KVSpec
     num_pages: int
+    layout: str
+
+    def read_page(self, page: int) -> NDArray[np.uint8]:
+        """A copy of a page, all layers: uint8 [spec.bytes_per_page]."""
+
+    def write_page(self, page: int, data: NDArray[np.uint8]) -> None:
+        """Set a page to bytes that `read_page` gave, uint8 [spec.bytes_per_page]."""
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Set page `target` to what page `source`, another one, holds."""
 
 
 class Executable(Protocol):
@@ -271,6 +285,10 @@ class Backend(Protocol):
     """Compiles programs and owns KV memory."""
 
     name: str
+
+    @property
+    def max_uniform_tokens(self) -> int:
+        """Up to so many tokens in a run, each gets the same bits whatever tokens lie beside it."""
 
     def compile(self, program: Program, *, max_tokens: int) -> Executable:
         """Prepare `program` for runs of up to `max_tokens` tokens."""

@@ -42,6 +42,8 @@ class ReferenceKVStorage:
             as its cache type. The memory is touched only when a page is first written.
     """
 
+    layout = "reference-1"
+
     def __init__(self, spec: KVSpec, num_pages: int) -> None:
         self.spec = spec
         self.num_pages = num_pages
@@ -51,11 +53,31 @@ class ReferenceKVStorage:
         self.keys = [np.zeros((*shape, k_bytes), np.uint8) for _ in range(spec.num_layers)]
         self.values = [np.zeros((*shape, v_bytes), np.uint8) for _ in range(spec.num_layers)]
 
+    def read_page(self, page: int) -> NDArray[np.uint8]:
+        """A copy of a page: uint8 [spec.bytes_per_page]."""
+        return np.concatenate([array[page].reshape(-1) for array in (*self.keys, *self.values)])
+
+    def write_page(self, page: int, data: NDArray[np.uint8]) -> None:
+        """Set a page to bytes of `read_page`."""
+        if data.shape != (self.spec.bytes_per_page,):
+            raise ValueError(f"a page has {self.spec.bytes_per_page} bytes, not {data.shape}")
+        begin = 0
+        for array in (*self.keys, *self.values):
+            end = begin + array[page].size
+            array[page] = data[begin:end].reshape(array[page].shape)
+            begin = end
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Set page `target` to what page `source` holds."""
+        for array in (*self.keys, *self.values):
+            array[target] = array[source]
+
 
 class ReferenceBackend:
     """Runs programs with numpy, op by op."""
 
     name = "reference"
+    max_uniform_tokens = 1  # numpy's matrix product chooses its order of sums by the shape
 
     def __init__(self, *, weight_cache_bytes: int = 0) -> None:
         """

@@ -70,8 +70,8 @@ def _cores(machine: Machine) -> list[str]:
     found = []
     if machine.cpu_quota is not None and machine.cpu_quota < machine.num_usable_cores:
         found.append(
-            f"the control group allows {machine.cpu_quota:g} of {machine.num_usable_cores} cores; more threads than "
-            "that are throttled: raise the limit (such as `docker run --cpus`) or use fewer threads with -t"
+            f"the control group allows {machine.cpu_quota:g} of {machine.num_usable_cores} cores; quipu takes "
+            "no more threads than that feeds: raise the limit (such as `docker run --cpus`)"
         )
     if machine.num_usable_cores < machine.num_cores:
         found.append(

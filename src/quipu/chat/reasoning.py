@@ -70,26 +70,43 @@ class ReasoningParser(ABC):
     """Takes text as it is generated: `append` any number of times, then `flush` once."""
 
     @staticmethod
-    def for_template(template: str, prompt: str = "", continued: str = "") -> ReasoningParser:
+    def for_template(
+        template: str, prompt: str = "", continued: str = "", interrupts: Sequence[str] = ()
+    ) -> ReasoningParser:
         """The parser for the answer to a prompt.
 
         Args:
             template: Jinja text of the chat template, which shows how reasoning is marked.
             prompt: the rendered prompt, which may end with an opening tag.
             continued: the text of the message that the model is to continue, if any.
+            interrupts: texts that end reasoning although it is not closed, and begin the content.
         """
         if "<|channel|>" in template and "<|message|>" in template:
             return HarmonyParser(prompt)
         named = [tags for tags in TAGS if _is_named(tags, template)]
-        if not named:
-            named = [replace(tags, anywhere=False) for tags in TAGS if tags.opening in _COMMON]
+        families = named or [replace(tags, anywhere=False) for tags in TAGS if tags.opening in _COMMON]
         wrappers = [pair for pair in _WRAPPERS if all(tag in template for tag in pair)]
-        return TagParser(named, wrappers, prompt, continued)
+        return TagParser(families, wrappers, prompt, continued, interrupts, is_guess=not named)
 
     @property
     @abstractmethod
     def markers(self) -> tuple[str, ...]:
         """Texts that must not be hidden when tokens are decoded, although they may be special tokens."""
+
+    @property
+    def next_tags(self) -> ReasoningTags | None:
+        """The tags of the reasoning that may come next; None where none is expected, or it is not marked by tags."""
+        return None
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Reasoning has begun and not ended."""
+        return False
+
+    @property
+    @abstractmethod
+    def answer_triggers(self) -> tuple[str, ...]:
+        """The texts, one of which comes before the answer; none where the answer may begin at once."""
 
     @abstractmethod
     def append(self, text: str) -> ReasoningDelta:
@@ -115,6 +132,8 @@ class TagParser(ReasoningParser):
         wrappers: pairs of tags that are removed where they enclose the answer.
         prompt: reasoning has begun where this ends with an opening tag.
         continued: reasoning has begun where this opens a tag and does not close it.
+        interrupts: texts that end reasoning although it is not closed, and begin the content.
+        is_guess: nothing says that the model uses these tags.
     """
 
     def __init__(
@@ -123,8 +142,12 @@ class TagParser(ReasoningParser):
         wrappers: Sequence[tuple[str, str]] = (),
         prompt: str = "",
         continued: str = "",
+        interrupts: Sequence[str] = (),
+        is_guess: bool = False,
     ) -> None:
         self._families = tuple(families)
+        self._interrupts = tuple(interrupts)
+        self._is_guess = is_guess
         self._wrappers = tuple(wrappers)
         self._dropped = tuple(tag for tags in families for tag in tags.dropped)
         self._inside: ReasoningTags | None = None
@@ -142,6 +165,20 @@ class TagParser(ReasoningParser):
     def markers(self) -> tuple[str, ...]:
         tags = [tag for family in self._families for tag in (family.opening, family.closing, *family.dropped)]
         return (*tags, *(tag for pair in self._wrappers for tag in pair))
+
+    @property
+    def next_tags(self) -> ReasoningTags | None:
+        if self._inside is not None:
+            return self._inside
+        return None if self._is_guess else self._families[0]
+
+    @property
+    def is_reasoning(self) -> bool:
+        return self._inside is not None
+
+    @property
+    def answer_triggers(self) -> tuple[str, ...]:
+        return () if self._inside is None else (self._inside.closing,)
 
     def append(self, text: str) -> ReasoningDelta:
         self._buffer += text
@@ -226,14 +263,15 @@ class TagParser(ReasoningParser):
         return True
 
     def _step_reasoning(self, inside: ReasoningTags, reasoning: list[str]) -> bool:
-        place, tag = _first(self._buffer, (inside.closing,))
+        ends = (inside.closing, *self._interrupts)
+        place, tag = _first(self._buffer, ends)
         if tag is None:
-            kept = len(self._buffer[: len(self._buffer) - _num_held(self._buffer, (inside.closing,))].rstrip())
+            kept = len(self._buffer[: len(self._buffer) - _num_held(self._buffer, ends)].rstrip())
             reasoning.append(self._buffer[:kept])
             self._buffer = self._buffer[kept:]
             return False
         reasoning.append(self._buffer[:place].rstrip())
-        self._close(place + len(tag))
+        self._close(place + len(tag) if tag == inside.closing else place)
         return True
 
     def _open(self, tags: ReasoningTags) -> None:
@@ -284,6 +322,13 @@ class HarmonyParser(ReasoningParser):
     @property
     def markers(self) -> tuple[str, ...]:
         return (_START, _CHANNEL, _MESSAGE, _CONSTRAIN, *_ENDS)
+
+    @property
+    def answer_triggers(self) -> tuple[str, ...]:
+        if not self._in_header and not self._is_reasoning:
+            return ()
+        kinds = ("", f"{_CONSTRAIN}json", f" {_CONSTRAIN}json")
+        return tuple(f"{_CHANNEL}final{kind}{_MESSAGE}" for kind in kinds)
 
     def append(self, text: str) -> ReasoningDelta:
         self._buffer += text

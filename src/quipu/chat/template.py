@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from quipu.chat.answer import AnswerParser
 from quipu.chat.builtin import BUILTIN_TEMPLATES, builtin_template
 from quipu.chat.capabilities import TemplateCapabilities, supplied
+from quipu.chat.history import complete, split_calls
 from quipu.chat.limits import RenderLimits
 from quipu.chat.messages import Message, check_messages, check_tools, map_arguments, text_of
 from quipu.chat.reasoning import ReasoningParser
 from quipu.chat.render import CompiledTemplate
+from quipu.chat.tools import Reasoning, Tool, ToolChoice, ToolFormat, ToolGrammar, ToolParser, write_tool_grammar
 from quipu.errors import InvalidRequestError, TemplateError, UsageError
 
 _KEY = "tokenizer.chat_template"
@@ -151,9 +154,65 @@ class ChatTemplate:
             limits=self._limits,
         )
 
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes tool calls."""
+        return (self._tool_template or self).capabilities.tool_format
+
+    @property
+    def supports_tools(self) -> bool:
+        """Definitions of tools reach the prompt."""
+        return (self._tool_template or self).capabilities.supports_tools
+
+    def answer_parser(
+        self, prompt: str = "", continued: str = "", *, tools: Sequence[Tool] = (), choice: ToolChoice | None = None
+    ) -> AnswerParser:
+        """What splits the answer to a rendered prompt, or the rest of a message, into reasoning, text and tool calls.
+
+        Args:
+            prompt: as rendered.
+            continued: the text of the message that the model is to continue, if any.
+            tools: those that were offered.
+            choice: what may be called; None: any tool.
+        """
+        if not tools or (choice is not None and choice.mode == "none"):
+            reasoning = self.reasoning_parser(prompt, continued)
+            return AnswerParser(reasoning, None, reasoning.markers)
+        tool_format = self.tool_format
+        interrupts = tool_format.openings if tool_format.ends_reasoning else ()
+        reasoning = self._reasoning_parser(prompt, continued, interrupts)
+        new_id = (self._tool_template or self).capabilities.call_ids.generator()
+        parser = ToolParser(tool_format, tools, new_id, prompt)
+        return AnswerParser(reasoning, parser, tuple(dict.fromkeys(reasoning.markers + tool_format.markers)))
+
+    def tool_grammar(
+        self, tools: Sequence[Tool], choice: ToolChoice, prompt: str = "", token_ids: Mapping[str, int] | None = None
+    ) -> ToolGrammar | None:
+        """The grammar that holds the answer to the tools of the request; None where it may be anything.
+
+        Args:
+            tools: those of the request.
+            choice: which of them may or must be called.
+            prompt: as rendered.
+            token_ids: the control tokens among the markers of `answer_parser`, by their text.
+        """
+        able = (self._tool_template or self).capabilities
+        if able.supports_tool_calls and not able.supports_parallel_calls:
+            choice = replace(choice, is_parallel=False)
+        parser = self.reasoning_parser(prompt)
+        tags = parser.next_tags
+        reasoning = None if tags is None else Reasoning(tags.opening, tags.closing, parser.is_reasoning)
+        return write_tool_grammar(
+            self.tool_format, tools, choice, token_ids=token_ids, prompt=prompt, reasoning=reasoning
+        )
+
     def reasoning_parser(self, prompt: str = "", continued: str = "") -> ReasoningParser:
         """What splits the answer to a rendered prompt, or the rest of a message, into reasoning and content."""
-        return ReasoningParser.for_template(self.source + (self._tool_source or ""), prompt, continued)
+        return self._reasoning_parser(prompt, continued, ())
+
+    def _reasoning_parser(self, prompt: str, continued: str, interrupts: Sequence[str]) -> ReasoningParser:
+        source = self.source + (self._tool_source or "")
+        return ReasoningParser.for_template(source, prompt, continued, interrupts)
 
     def render(
         self,
@@ -173,6 +232,8 @@ class ChatTemplate:
         * a system message that it refuses or drops goes before the user message that follows it, with a warning;
         * variables that it cannot do without (`functions`, `datetime`, `tools=[]`) are supplied;
         * lists of text parts become texts or texts become lists; arguments of tool calls become JSON or objects;
+        * ids of tool calls take the form that the template demands, and several calls of one answer become several
+          answers where it shows only one;
         * `developer` becomes `system` where the template does not know it.
 
         Args:
@@ -194,6 +255,8 @@ class ChatTemplate:
         if continue_final_message:
             fitted = _mark_end(fitted)
         checked_tools = check_tools(tools)
+        if checked_tools and chosen.capabilities.needs_complete_tools:
+            checked_tools = complete(checked_tools)
         text = chosen._template.render(
             {
                 "messages": fitted,
@@ -281,6 +344,9 @@ class ChatTemplate:
                 messages = map_arguments(messages, to_object=True)
             elif not able.accepts_object_arguments:
                 messages = map_arguments(messages, to_object=False)
+            messages = able.call_ids.fit(messages)
+            if not able.supports_parallel_calls:
+                messages = split_calls(messages)
             return [able.fit_empty_content(message) for message in messages]
         return [{**m, "content": ""} if m.get("content") is None else m for m in messages]
 

@@ -109,7 +109,7 @@ def bench(options: BenchOptions) -> int:
         page_in(reader.shards)
     arguments = {"ctx_size": max([*prompts, *generations]) + 8, **options.llm_arguments()}
     started = time.perf_counter()
-    llm = LLM(path, **arguments)
+    llm = LLM(path, **{**arguments, "prefix_cache": False})  # every repetition computes its prompt
     load_s = time.perf_counter() - started
     with llm, GGUFReader(path) as reader:
         bandwidth = measure_bandwidth(llm.threads, available_bytes=describe_machine().memory_available_bytes)
@@ -118,6 +118,7 @@ def bench(options: BenchOptions) -> int:
         facts = describe_model(reader)
         settings = {
             "threads": llm.threads,
+            "threads_batch": llm.threads_batch,
             "ctx_size": llm.ctx_size,
             "kv_type": options.kv_type() or "f16",
             "repetitions": options.repetitions,

@@ -10,23 +10,37 @@ from typing import Any
 from quipu.api import LLM
 from quipu.cli.replies import Answer
 from quipu.errors import UsageError
-from quipu.types import SamplingParams
+from quipu.types import ConstraintSpec, SamplingParams, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question and its answer. The answer is partial where it was stopped."""
+    """One question and its answer. The answer is partial where it was stopped.
+
+    Attributes:
+        question: what the user said; after an answer that calls tools, what those answered.
+        answer: the text of the answer.
+        tool_calls: the tools that it calls.
+    """
 
     question: str
     answer: str
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass
 class Conversation(ABC):
-    """The turns so far, the oldest first."""
+    """The turns so far, the oldest first.
+
+    Attributes:
+        llm: the open model.
+        turns: what was asked and answered.
+        constraint: what every answer must look like.
+    """
 
     llm: LLM
     turns: list[Turn] = field(default_factory=list)
+    constraint: ConstraintSpec | None = None
 
     @abstractmethod
     def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Answer:
@@ -49,9 +63,9 @@ class Conversation(ABC):
     def system(self) -> str | None:
         """The system message, or None."""
 
-    def add(self, question: str, answer: str) -> None:
+    def add(self, question: str, answer: str, tool_calls: tuple[ToolCall, ...] = ()) -> None:
         """Keep a turn that has been answered."""
-        self.turns.append(Turn(question, answer))
+        self.turns.append(Turn(question, answer, tool_calls))
 
     def clear(self) -> None:
         """Forget all turns. The system message stays."""
@@ -77,16 +91,23 @@ class ChatConversation(Conversation):
     def set_system(self, text: str | None) -> None:
         self._system = text or None
 
-    def messages(self, question: str) -> list[dict[str, str]]:
-        """The messages that ask `question`."""
-        messages = [{"role": "system", "content": self._system}] if self._system is not None else []
+    def messages(self, question: str) -> list[dict[str, Any]]:
+        """The messages that ask `question`, or that hand it on as what the tools of the last answer said."""
+        messages: list[dict[str, Any]] = []
+        if self._system is not None:
+            messages.append({"role": "system", "content": self._system})
+        waiting: tuple[ToolCall, ...] = ()
         for turn in self.turns:
-            messages.append({"role": "user", "content": turn.question})
-            messages.append({"role": "assistant", "content": turn.answer})
-        return [*messages, {"role": "user", "content": question}]
+            messages += _said(turn.question, waiting)
+            answer: dict[str, Any] = {"role": "assistant", "content": turn.answer}
+            if turn.tool_calls:
+                answer["tool_calls"] = [_call_message(call) for call in turn.tool_calls]
+            messages.append(answer)
+            waiting = turn.tool_calls
+        return [*messages, *_said(question, waiting)]
 
     def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Answer:
-        return self.llm.chat(self.messages(question), sampling, stream=True, **variables)
+        return self.llm.chat(self.messages(question), sampling, stream=True, constraint=self.constraint, **variables)
 
 
 @dataclass
@@ -102,4 +123,15 @@ class TextConversation(Conversation):
 
     def ask(self, question: str, sampling: SamplingParams, variables: Mapping[str, Any]) -> Answer:
         text = "".join(turn.question + turn.answer for turn in self.turns)
-        return self.llm.generate(text + question, sampling, stream=True, parse_special=True)
+        return self.llm.generate(text + question, sampling, stream=True, parse_special=True, constraint=self.constraint)
+
+
+def _said(text: str, waiting: tuple[ToolCall, ...]) -> list[dict[str, Any]]:
+    """What the user typed: a question, or the result of each call that waits for one."""
+    if not waiting:
+        return [{"role": "user", "content": text}]
+    return [{"role": "tool", "tool_call_id": call.id, "content": text} for call in waiting]
+
+
+def _call_message(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

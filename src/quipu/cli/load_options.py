@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,8 @@ _speed = partial(typer.Option, rich_help_panel="Speed and memory")
 
 # Names of KV cache types, as llama.cpp has them: those of backends.program, whose import would slow down every verb.
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+_NO_LIMIT = 1 << 60  # bytes: as much as the memory plan finds affordable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,11 @@ class LoadOptions:
     ] = None
     threads: Annotated[
         int | None,
-        _speed("-t", "--threads", metavar="N", help="CPU threads; not given: one per physical core"),
+        _speed("-t", "--threads", metavar="N", help="CPU threads; not given: as many as measured best"),
+    ] = None
+    threads_batch: Annotated[
+        int | None,
+        _speed("-tb", "--threads-batch", metavar="N", help="CPU threads for prompts; not given: as -t, or all cores"),
     ] = None
     batch_size: Annotated[
         int | None,
@@ -83,6 +90,27 @@ class LoadOptions:
         bool,
         _speed("--mmap/--no-mmap", help="weights are always read through the page cache"),
     ] = True
+    kv_size: Annotated[
+        str | None,
+        _speed("--kv-size", metavar="N", help="size of the KV cache: tokens, or bytes with a unit such as 2GiB"),
+    ] = None
+    cache_prompt: Annotated[
+        bool,
+        _speed("--cache-prompt/--no-cache-prompt", help="reuse what was computed of an equal beginning"),
+    ] = True
+    cache_ram: Annotated[
+        int | None,
+        _speed(
+            "-cram",
+            "--cache-ram",
+            metavar="MIB",
+            help="most memory for what no request needs at present; 0: reuse nothing, -1: no limit",
+        ),
+    ] = None
+    cache_folder: Annotated[
+        str | None,
+        _speed("--cache-folder", metavar="DIR", help="keep pages of the KV cache there, for later runs too"),
+    ] = None
     priority: Annotated[
         int | None,
         _speed("--prio", metavar="N", help="priority of the process: -1 low, 0 normal, 1 medium, 2 high, 3 highest"),
@@ -101,6 +129,7 @@ class LoadOptions:
         for name, flag, lowest in (
             ("ctx_size", "--ctx-size", 0),
             ("threads", "--threads", -1),
+            ("threads_batch", "--threads-batch", -1),
             ("batch_size", "--batch-size", 1),
             ("ubatch_size", "--ubatch-size", 1),
         ):
@@ -112,6 +141,20 @@ class LoadOptions:
         kv_type = self.kv_type()
         if kv_type is not None:
             arguments["kv_type"] = kv_type
+        return arguments | self._cache_arguments()
+
+    def _cache_arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        if self.cache_ram is not None and self.cache_ram < -1:
+            raise UsageError(f"--cache-ram must be -1 (no limit), 0 (nothing) or a number of MiB, not {self.cache_ram}")
+        if self.kv_size is not None:
+            arguments["kv_size"] = self.kv_size
+        if not self.cache_prompt:
+            arguments["prefix_cache"] = False
+        if self.cache_ram is not None:
+            arguments["cache_bytes"] = _NO_LIMIT if self.cache_ram < 0 else self.cache_ram << 20
+        if self.cache_folder is not None:
+            arguments["cache_folder"] = Path(self.cache_folder).expanduser()
         return arguments
 
     def kv_type(self) -> str | tuple[str, str] | None:

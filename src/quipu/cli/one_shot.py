@@ -72,6 +72,7 @@ def print_json(
     report: dict[str, Any] = {
         "text": reply.text,
         "reasoning": reply.reasoning,
+        "tool_calls": [dataclasses.asdict(call) for call in reply.tool_calls],
         "finish_reason": reply.finish_reason.value,
         "seed": reply.seed,
         "ctx_size": conversation.llm.ctx_size,
@@ -86,6 +87,6 @@ def print_json(
 
 
 def _filled_context(conversation: Conversation, reply: Reply) -> bool:
-    if reply.finish_reason is not FinishReason.LENGTH or reply.usage is None:
+    if reply.finish_reason is not FinishReason.LENGTH or reply.usage is None or conversation.llm.context_shift:
         return False
     return reply.usage.total_tokens >= conversation.llm.ctx_size

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from quipu.api import ChatEvent, EventStream
 from quipu.cli.screen import Screen
-from quipu.types import Event, FinishReason, Timings, Usage
+from quipu.types import Event, FinishReason, Timings, ToolCall, ToolCallDelta, Usage
 
 Answer: TypeAlias = EventStream[Event] | EventStream[ChatEvent]
 """A streamed answer: of a raw text, or of a conversation."""
@@ -29,6 +29,7 @@ class Reply:
         timings: None where it was stopped.
         seed: the same seed gives the same answer; None where it was stopped.
         warnings: what the engine or the template had to say, each once.
+        tool_calls: the tools that the model wants called.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Reply:
     timings: Timings | None
     seed: int | None
     warnings: tuple[str, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Interrupt:
@@ -84,6 +86,7 @@ def follow(answer: Answer, screen: Screen) -> Reply:
     """
     text: list[str] = []
     reasoning: list[str] = []
+    calls: list[ToolCallDelta] = []
     warnings: dict[str, None] = {}
     last: Event | None = None
     with ctrl_c() as interrupt, answer:
@@ -99,6 +102,10 @@ def follow(answer: Answer, screen: Screen) -> Reply:
                     screen.reasoning(event.reasoning)
                 text.append(event.text)
                 screen.answer(event.text)
+                if isinstance(event, ChatEvent):
+                    calls += event.tool_calls
+                    for delta in event.tool_calls:
+                        screen.tool_call(delta)
                 if interrupt.pressed:
                     break
         except KeyboardInterrupt:
@@ -113,4 +120,5 @@ def follow(answer: Answer, screen: Screen) -> Reply:
         None if last is None else last.timings,
         None if last is None else last.seed,
         tuple(warnings),
+        ToolCall.fold(calls),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from quipu.api import LLM
@@ -35,7 +36,8 @@ def run(options: RunOptions) -> int:
     screen = Screen(sys.stdout, sys.stderr, colour=options.color, show_reasoning=not options.hide_thinking)
     # Everything that can be wrong with the command line is found before the model is loaded.
     options.sampling_params()
-    arguments, template = options.llm_arguments(), options.template()
+    options.tool_definitions()
+    arguments, template, constraint = options.llm_arguments(), options.template(), options.constraint()
     path = resolve_model(name)
     with GGUFReader(path) as reader:
         facts, shards = describe_model(reader), reader.shards
@@ -45,6 +47,8 @@ def run(options: RunOptions) -> int:
     if options.json and mode is Mode.CONVERSE:
         raise UsageError("--json prints one answer; give a prompt with -p, and none of -cnv, -i, -if, -mli")
     raw = options.is_raw(mode, has_template=has_template)
+    if raw and options.tools is not None:
+        raise UsageError("raw text has no tools: leave out --tools, or converse through a chat template")
     _announce(options, screen, prompt, raw=raw)
     set_priority(options.priority, screen)
     page_in(shards)
@@ -55,12 +59,20 @@ def run(options: RunOptions) -> int:
         for line in llm.warnings if not options.json else ():
             screen.warn(line)
         conversation: Conversation = TextConversation(llm) if raw else ChatConversation(llm)
+        conversation.constraint = constraint
         system = options.system_text()
         if system is not None:
             conversation.set_system(system)
+        state_file = None if options.prompt_cache is None else Path(options.prompt_cache).expanduser()
+        if state_file is not None and state_file.exists():
+            llm.restore_state(state_file)
         if prompt is None or mode is Mode.CONVERSE:
-            return _converse(options, conversation, facts, screen, prompt, load_s)
-        return _once(options, conversation, screen, prompt, load_s)
+            code = _converse(options, conversation, facts, screen, prompt, load_s)
+        else:
+            code = _once(options, conversation, screen, prompt, load_s)
+        if state_file is not None and not options.prompt_cache_ro and llm.can_save_state:
+            llm.save_state(state_file)
+        return code
 
 
 def _piped_text(options: RunOptions) -> str:
@@ -88,7 +100,12 @@ def _announce(options: RunOptions, screen: Screen, prompt: str | None, *, raw: b
 
 
 def _variables(options: RunOptions) -> dict[str, Any]:
-    return {} if options.think is None else {"enable_thinking": options.think}
+    """Further arguments of `LLM.chat`."""
+    tools = options.tool_definitions()
+    return {
+        **({} if options.think is None else {"enable_thinking": options.think}),
+        **({} if tools is None else {"tools": tools}),
+    }
 
 
 def _once(options: RunOptions, conversation: Conversation, screen: Screen, prompt: str, load_s: float) -> int:

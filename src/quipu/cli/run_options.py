@@ -5,14 +5,17 @@ Everything here is a function of the options and of what the file offers, so tha
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from quipu.chat import check_tools, read_tools
+from quipu.cli.constraint_options import ConstraintOptions
 from quipu.cli.load_options import LoadOptions
 from quipu.cli.sampling_options import SamplingOptions
 from quipu.cli.texts import checked_text, read_text, unescape
@@ -21,6 +24,7 @@ from quipu.errors import UsageError
 _model = partial(typer.Option, rich_help_panel="Model")
 _prompt = partial(typer.Option, rich_help_panel="Prompt")
 _conversation = partial(typer.Option, rich_help_panel="Conversation")
+_context = partial(typer.Option, rich_help_panel="Context")
 _output = partial(typer.Option, rich_help_panel="Output")
 
 
@@ -33,7 +37,7 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(SamplingOptions, LoadOptions):
+class RunOptions(ConstraintOptions, SamplingOptions, LoadOptions):
     """Everything that can follow `quipu run`."""
 
     words: Annotated[
@@ -87,6 +91,34 @@ class RunOptions(SamplingOptions, LoadOptions):
         _prompt("--chat-template-file", metavar="FILE", help="a chat template in a file"),
     ] = None
 
+    context_shift: Annotated[
+        bool,
+        _context(
+            "--context-shift/--no-context-shift",
+            help="when the context is full, drop the oldest half of it and go on; not given: the text ends there",
+        ),
+    ] = False
+    keep: Annotated[
+        int | None,
+        _context("--keep", metavar="N", help="tokens of the prompt that --context-shift never drops; -1: all"),
+    ] = None
+    prompt_cache: Annotated[
+        str | None,
+        _context(
+            "--prompt-cache",
+            metavar="FILE",
+            help="start from the keys and values in FILE, if it exists, and write those of the last answer to it",
+        ),
+    ] = None
+    prompt_cache_ro: Annotated[
+        bool,
+        _context("--prompt-cache-ro", help="only read the file of --prompt-cache"),
+    ] = False
+    prompt_cache_all: Annotated[
+        bool,
+        _context("--prompt-cache-all", help="accepted; answers are always saved with the prompt"),
+    ] = False
+
     conversation: Annotated[
         bool | None,
         _conversation(
@@ -114,6 +146,14 @@ class RunOptions(SamplingOptions, LoadOptions):
         bool | None,
         _conversation("--think/--no-think", help="ask the chat template for reasoning, or for none"),
     ] = None
+    tools: Annotated[
+        str | None,
+        _conversation(
+            "--tools",
+            metavar="FILE",
+            help="functions that the model may call: a JSON list, as OpenAI's clients send it",
+        ),
+    ] = None
     hide_thinking: Annotated[
         bool,
         _conversation("--hide-thinking", "--hidethinking", help="do not show reasoning"),
@@ -136,6 +176,25 @@ class RunOptions(SamplingOptions, LoadOptions):
         bool,
         _output("--meta", help="show the file's metadata and leave, as `quipu inspect` does"),
     ] = False
+
+    def llm_arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `LLM`, only those that were given.
+
+        Raises:
+            UsageError: as `LoadOptions.llm_arguments`, or an option lacks the one that it goes with.
+        """
+        if self.keep is not None and self.keep < -1:
+            raise UsageError(f"--keep must be -1 (the whole prompt), 0 or more, not {self.keep}")
+        if self.keep is not None and not self.context_shift:
+            raise UsageError("--keep says what --context-shift keeps; give both")
+        if self.prompt_cache_ro and self.prompt_cache is None:
+            raise UsageError("--prompt-cache-ro needs the file: --prompt-cache FILE")
+        arguments = super().llm_arguments()
+        if self.context_shift:
+            arguments |= {"context_shift": True, "keep": self.keep or 0}
+        if self.prompt_cache is not None and (arguments.get("prefix_cache") is False or self.cache_ram == 0):
+            raise UsageError("--prompt-cache needs the prefix cache; leave out --no-cache-prompt and --cache-ram 0")
+        return arguments
 
     def wants_conversation(self) -> bool:
         """Whether a flag asks for turn after turn, so that standard input holds turns, not a prompt."""
@@ -214,6 +273,24 @@ class RunOptions(SamplingOptions, LoadOptions):
         if piped:
             parts.append(piped.removesuffix("\n"))
         return "\n".join(parts) if parts else None
+
+    def tool_definitions(self) -> list[Any] | None:
+        """The tools in the file of --tools, or None.
+
+        Raises:
+            UsageError: the file cannot be read, or is not a JSON list.
+            InvalidRequestError: one of the tools is malformed.
+        """
+        if self.tools is None:
+            return None
+        try:
+            tools = json.loads(read_text(self.tools))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{self.tools} is not JSON: {error}") from None
+        if not isinstance(tools, list):
+            raise UsageError(f"{self.tools} must hold a JSON list of tools; put the tool in brackets")
+        read_tools(check_tools(tools))
+        return tools
 
     def template(self) -> str | None:
         """The name of a built-in chat template or the text of one in a file; None for the model's own.

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TextIO
 
+from quipu.types import ToolCallDelta
+
 _RESET = "\x1b[0m"
 _DIM = "\x1b[2m"
 _YELLOW = "\x1b[33m"
@@ -72,8 +74,18 @@ class Screen:
                 self._write(self._reasoning_stream, "[thinking]\n", "")
         self._write(self._reasoning_stream, text, _DIM if self.colour else "")
 
+    def tool_call(self, delta: ToolCallDelta) -> None:
+        """A piece of a tool call: each call is a line of its own, with the name and the arguments."""
+        if delta.name:
+            self._end_answer()
+            self._write(self._out, f"[tool call] {delta.name} ", "")
+        self._write(self._out, delta.arguments + " (no call after all)\n" * delta.is_withdrawn, "")
+
     def end(self) -> None:
         """Finish the answer with a line break, if it has none."""
+        self._end_answer()
+
+    def _end_answer(self) -> None:
         if self._in_reasoning:
             self._leave_reasoning()
         if self._last != "\n":

@@ -75,15 +75,17 @@ class Session:
         if reply.finish_reason is FinishReason.ABORT and not reply.text:
             self.screen.note(_NOT_KEPT)
             return
-        self.conversation.add(question, reply.text)
+        self.conversation.add(question, reply.text, reply.tool_calls)
         self._comment(reply, text_s)
 
     def _comment(self, reply: Reply, text_s: float) -> None:
         """Say why the answer ended, where that was not the model's wish, and how fast it was."""
         used = reply.usage.total_tokens if reply.usage is not None else 0
+        if reply.tool_calls:
+            self.screen.note("(the next line is handed to the model as what the tool answered)")
         if reply.finish_reason is FinishReason.ABORT:
             self.screen.note("(stopped)")
-        elif reply.finish_reason is FinishReason.LENGTH and used >= self.llm.ctx_size:
+        elif reply.finish_reason is FinishReason.LENGTH and used >= self.llm.ctx_size and not self.llm.context_shift:
             self.screen.warn(
                 f"the answer was cut: the conversation takes {used} of the context's {self.llm.ctx_size} tokens; "
                 f"{_MAKE_ROOM}"

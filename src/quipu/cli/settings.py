@@ -11,7 +11,7 @@ from typing import Any
 from quipu.cli.sampling_options import max_tokens
 from quipu.cli.session import Session
 from quipu.errors import UsageError
-from quipu.types import SamplingParams
+from quipu.types import SamplingParams, parse_samplers
 
 # Other names of the fields of SamplingParams.
 _ALIASES: Mapping[str, str] = MappingProxyType(
@@ -21,6 +21,10 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
         "num_predict": "max_tokens",
         "n_predict": "max_tokens",
         "n": "max_tokens",
+        "dynatemp_exp": "dynatemp_exponent",
+        "mirostat_lr": "mirostat_eta",
+        "mirostat_ent": "mirostat_tau",
+        "top_nsigma": "top_n_sigma",
     }
 )
 # How the words after a name become a value. What is out of range, SamplingParams refuses.
@@ -37,6 +41,27 @@ _READ: Mapping[str, Callable[[list[str]], Any]] = MappingProxyType(
         "presence_penalty": lambda words: float(*words),
         "frequency_penalty": lambda words: float(*words),
         "repeat_last_n": lambda words: int(*words),
+        "samplers": lambda words: parse_samplers(*words),
+        **dict.fromkeys(
+            (
+                "top_n_sigma",
+                "xtc_probability",
+                "xtc_threshold",
+                "dynatemp_range",
+                "dynatemp_exponent",
+                "dry_multiplier",
+                "dry_base",
+                "mirostat_tau",
+                "mirostat_eta",
+                "adaptive_target",
+                "adaptive_decay",
+            ),
+            lambda words: float(*words),
+        ),
+        **dict.fromkeys(
+            ("min_keep", "mirostat", "dry_allowed_length", "dry_penalty_last_n"), lambda words: int(*words)
+        ),
+        "dry_sequence_breakers": tuple,
         "seed": lambda words: None if words == ["-1"] else int(*words),
         "stop": tuple,
     }

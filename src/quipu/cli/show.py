@@ -34,7 +34,7 @@ def _info(session: Session) -> list[str]:
         ("parameters", facts.parameters),
         ("weights", f"{facts.tensor_type}, {facts.file_bytes / 1e6:.1f} MB"),
         ("context", f"{session.llm.ctx_size} tokens{trained}"),
-        ("threads", str(session.llm.threads)),
+        ("threads", f"{session.llm.threads}, for prompts {session.llm.threads_batch}"),
         ("turns so far", str(len(session.conversation.turns))),
     ]
     return [f"{name:<14}{value}" for name, value in rows]

@@ -49,6 +49,7 @@ class Verb(Late):
 TERMINAL = Late("quipu.cli.terminal", "TerminalLines")
 # `quipu doctor` must be able to say that the native module does not load.
 KERNELS = Late("quipu.bench.kernels", "describe_kernels")
+THREADS = Late("quipu.bench.kernels", "describe_threads")
 
 
 VERBS: Mapping[str, Verb] = MappingProxyType(

@@ -7,21 +7,19 @@ where the head of the model would begin.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quipu.backends.program import Batch, Program, Recorder
-from quipu.engine.runner import Runner, make_batch
+from quipu.backends.program import Program, Recorder
+from quipu.engine.runner import Run, Runner
 from quipu.engine.scheduler import Work
 from quipu.engine.sequence import SequenceState
 from quipu.errors import InvalidRequestError
 from quipu.models.embedding import EmbeddingSpec
 from quipu.types import Pooling, Request
-
-Run = Callable[[Batch], NDArray[np.float32]]
 
 
 class EmbeddingModel(Protocol):
@@ -52,7 +50,7 @@ class Pooler:
             return range(work.num_tokens)
         if self._pooling is Pooling.LAST:
             return range(work.num_tokens - 1, work.num_tokens) if work.completes else range(0)
-        return range(1 if _begin(work) == 0 else 0)
+        return range(1 if work.begin == 0 else 0)
 
     def add(self, rows: NDArray[np.float32]) -> None:
         """Take in the vectors of the wanted tokens, float32 [n, length]; they are copied."""
@@ -104,9 +102,17 @@ class Embedder:
             return
         if request.sampling.max_tokens != 0:
             raise InvalidRequestError("an embedding request generates nothing; set max_tokens to 0", field="max_tokens")
-        if request.prompt_logits:
+        if request.wants_prompt_rows:
             raise InvalidRequestError(
                 "ask for the embedding of a prompt or for its logits, not for both", field="pooling"
+            )
+        if request.num_choices != 1:
+            raise InvalidRequestError(
+                f"a text has one embedding; set num_choices to 1, not {request.num_choices}", field="num_choices"
+            )
+        if request.constraint is not None:
+            raise InvalidRequestError(
+                "an embedding request generates nothing that a constraint could hold; leave it out", field="constraint"
             )
         if request.pooling is Pooling.RANK and not self.spec.num_scores:
             raise InvalidRequestError(
@@ -132,8 +138,8 @@ class Embedder:
         finished: dict[SequenceState, NDArray[np.float32]] = {}
         for gives_scores in (False, True):
             works = [work for work in step if (work.sequence.request.pooling is Pooling.RANK) == gives_scores]
-            if works:
-                finished |= self._forward(works, self._run_for(gives_scores))
+            for part in self._runner.runs(works) if works else ():
+                finished |= self._forward(part, self._run_for(gives_scores))
         return finished
 
     def drop(self, sequence: SequenceState) -> None:
@@ -147,7 +153,7 @@ class Embedder:
     def _forward(self, works: Sequence[Work], run: Run) -> dict[SequenceState, NDArray[np.float32]]:
         poolers = [self._pooler(work) for work in works]
         wanted = [pooler.wanted(work) for pooler, work in zip(poolers, works, strict=True)]
-        batch = make_batch(works)
+        batch = self._runner.batch(works)
         starts = batch.query_starts.tolist()
         rows = [start + token for start, tokens in zip(starts, wanted, strict=False) for token in tokens]
         vectors = run(
@@ -167,7 +173,7 @@ class Embedder:
     def _pooler(self, work: Work) -> Pooler:
         """What gathers for a sequence; a new one where it begins, for the first time or after a preemption."""
         sequence = work.sequence
-        if _begin(work) == 0:
+        if work.begin == 0:
             pooling = sequence.request.pooling
             assert pooling is not None
             self._poolers[sequence] = Pooler(pooling)
@@ -180,11 +186,6 @@ class Embedder:
         return self._runs[gives_scores]
 
 
-def _begin(work: Work) -> int:
-    """The position of the first token of a share."""
-    return work.sequence.num_computed
-
-
 def _token_types(works: Sequence[Work], num_tokens: int) -> NDArray[np.int32] | None:
     """The types of a batch's tokens; None where all are 0."""
     if not any(work.sequence.request.token_types for work in works):
@@ -192,8 +193,7 @@ def _token_types(works: Sequence[Work], num_tokens: int) -> NDArray[np.int32] | 
     types = np.zeros(num_tokens, dtype=np.int32)
     first = 0
     for work in works:
-        begin = _begin(work)
-        share = work.sequence.request.token_types[begin : begin + work.num_tokens]
+        share = work.sequence.request.token_types[work.begin : work.begin + work.num_tokens]
         types[first : first + len(share)] = share
         first += work.num_tokens
     return types

@@ -52,7 +52,7 @@ def compute_embeddings(
     """
     types = token_types or [()] * len(prompts)
     requests = [
-        Request(shared.new_id(), tuple(ids), _NO_TOKENS, pooling=pooling, token_types=tuple(of_ids))
+        Request(shared.new_id(), tuple(ids), _NO_TOKENS, streamed=False, pooling=pooling, token_types=tuple(of_ids))
         for ids, of_ids in zip(prompts, types, strict=True)
     ]
     found: dict[str, NDArray[np.float32]] = {}

@@ -8,28 +8,44 @@ There is no thread and no loop in here; whoever wants progress calls `step`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.program import Backend, Recorder
+from quipu.engine.constraining import CompileConstraint, Constraining, Refusal
+from quipu.engine.deadlines import Deadlines
 from quipu.engine.embedding import Embedder
+from quipu.engine.fairness import AGING_S
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
 from quipu.engine.pages import PageAllocator
 from quipu.engine.runner import RunnableModel, Runner, weight_bytes, workspace_bytes
-from quipu.engine.sampler import NOT_A_NUMBER, Sampler, bias_with_forbidden, chain_steps
+from quipu.engine.sampler import NOT_A_NUMBER, Draw, Drawn, Sampler, request_chain
+from quipu.engine.sampling_numbers import random_word
+from quipu.engine.saved_state import SavedState
 from quipu.engine.scheduler import Scheduler, Work
-from quipu.engine.sequence import Chains, Detokenizer, SequenceState
-from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
+from quipu.engine.sequence import Detokenizer, SequenceState
+from quipu.engine.sequence_cache import (
+    CacheOptions,
+    SequenceCache,
+    check_shift,
+    open_prefix_cache,
+    state_fingerprint,
+)
+from quipu.engine.step_time import StepTimeModel, StepTimes
+from quipu.engine.token_texts import TokenTexts
+from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
 from quipu.models.embedding import EmbeddingSpec
-from quipu.types import Event, FinishReason, Request, SamplingParams
+from quipu.types import Event, FinishReason, Request, TokenLogprobs
 
 if TYPE_CHECKING:
     from random import Random
@@ -37,7 +53,36 @@ if TYPE_CHECKING:
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
+_NO_PREFIXES = "this model embeds whole texts, so no beginnings of them are kept: the cache folder is not used"
 _NOT_FINITE_EMBEDDING = "the model produced an embedding with NaN or infinite values; the file is damaged, get it again"
+_NO_DRAFTS: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+_CHOICE_POSITIONS = 1 << 63  # no token lies there: the positions whose random words are the seeds of further choices
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine is doing, at one moment.
+
+    Attributes:
+        num_running: sequences that are being computed. Each choice of a request is one.
+        num_waiting: those that are not, for whatever reason.
+        num_steps, num_tokens, num_preemptions: since the engine was made.
+        num_step_tokens: tokens of the last step.
+        num_pages, num_free_pages: of the KV cache.
+        mean_output_tokens: of the requests that ended last, which admission reckons with.
+        step_times: the fitted time of a step.
+    """
+
+    num_running: int
+    num_waiting: int
+    num_steps: int
+    num_tokens: int
+    num_preemptions: int
+    num_step_tokens: int
+    num_pages: int
+    num_free_pages: int
+    mean_output_tokens: float
+    step_times: StepTimes
 
 
 class EngineTokenizer(Protocol):
@@ -51,6 +96,10 @@ class EngineTokenizer(Protocol):
 
     def detokenizer(self) -> Detokenizer: ...
 
+    def token_bytes(self, token_id: int) -> bytes: ...
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]: ...
+
 
 class Engine:
     """Continues many token sequences at once with one model.
@@ -62,7 +111,9 @@ class Engine:
         ctx_size: most tokens of a request, its prompt included.
         vocab_size: rows of the model's embedding.
         plan: the memory plan.
+        step_time: how long steps take, learned while they run.
         warnings: what the user should know, one sentence each.
+        last_ended: the computed tokens of the sequence that ended last, and its `cache_salt`.
     """
 
     def __init__(
@@ -77,8 +128,16 @@ class Engine:
         kv_tokens: int | None = None,
         batch_size: int = 2048,
         ubatch_size: int = 512,
+        kv_bytes: int | None = None,
+        cache: CacheOptions = CacheOptions(),  # noqa: B008 - frozen
+        fingerprint: Callable[[], bytes] = bytes,
         page_size: int = 64,
+        itl_target_s: float | None = None,
+        aging_s: float = AGING_S,
+        deterministic: bool = False,
+        compile_constraint: CompileConstraint | None = None,
         shuffle_pages: Random | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """
         Args:
@@ -90,51 +149,90 @@ class Engine:
             kv_types: how keys and values are stored, one of CACHE_TYPES each.
             kv_tokens: tokens that the KV cache holds over all requests; None: one full context, or several short ones.
             batch_size, ubatch_size: most tokens in a step. A step is one pass, so the smaller of the two counts.
+            kv_bytes: bytes of the KV cache, instead of `kv_tokens`.
+            cache: what the prefix cache may use.
+            fingerprint: tells models apart in files with saved pages; called only where there are such files.
             page_size: tokens per page of the KV cache.
+            itl_target_s: seconds that a step may take, and so the tokens of a stream lie apart, while prompts of others
+                are computed. None: twice what the streams would take alone.
+            aging_s: time in which a waiting request climbs one priority.
+            deterministic: give a request the same tokens and logits, bit for bit, whatever else is computed beside it
+                and however its prompt is cut. Long prompts take several times as long.
+            compile_constraint: makes a constraint; called in threads. None: constrained requests are refused.
             shuffle_pages: hands out pages in random order; for tests.
+            clock: seconds that only grow; for tests.
 
         Raises:
-            UsageError: a size is out of range.
+            UsageError: a size or a time is out of range.
             InsufficientMemoryError: weights, KV cache and workspace do not fit the free memory.
         """
         for name, size in (("batch_size", batch_size), ("ubatch_size", ubatch_size)):
             if size < 1:
                 raise UsageError(f"{name} must be 1 or more, not {size}")
-        is_encoder = model.embedding.is_encoder
-        trained_ctx = model.spec.context_length
-        if is_encoder and ctx_size is not None and ctx_size > trained_ctx:
-            raise UsageError(f"this model has {trained_ctx} positions; ctx_size {ctx_size} has to be at most that")
-        max_tokens = min(batch_size, ubatch_size)
-        if is_encoder:  # which computes a text in one step
-            max_tokens = max(max_tokens, trained_ctx if ctx_size is None else ctx_size)
+        for name, seconds in (("itl_target_s", itl_target_s), ("aging_s", aging_s)):
+            if seconds is not None and not 0 < seconds < float("inf"):
+                raise UsageError(f"{name} must be a number of seconds above 0, not {seconds}")
         self.vocab_size = model.spec.vocab_size
-        max_outputs = max(min(_FEWEST_OUTPUTS, max_tokens), min(max_tokens, _OUTPUT_BYTES // (4 * self.vocab_size)))
-        if is_encoder:
-            max_outputs = max_tokens
+        max_tokens, max_outputs = _step_sizes(model, ctx_size, min(batch_size, ubatch_size))
+        unused_cache: tuple[str, ...] = ()
+        if model.embedding.is_encoder:
+            unused_cache = () if cache.folder is None else (_NO_PREFIXES,)
+            cache = CacheOptions(enabled=False)
         program = model.record(Recorder())
         kv_spec = model.kv_spec(*kv_types, page_size)
         self.plan = plan_memory(
             kv_spec,
             weight_bytes=weight_bytes(program),
             workspace_bytes=workspace_bytes(program, max_tokens, max_outputs),
-            trained_ctx=trained_ctx,
+            trained_ctx=model.spec.context_length,
             ctx_size=ctx_size,
             kv_tokens=kv_tokens,
+            kv_bytes=kv_bytes,
+            cache_bytes=cache.max_bytes if cache.enabled else 0,
             available_bytes=available_memory_bytes(),
         )
         self.ctx_size = self.plan.ctx_size
-        self.warnings = self.plan.warnings
+        self.warnings = self.plan.warnings + unused_cache
         self._tokenizer = tokenizer
+        self._texts = None if tokenizer is None else TokenTexts(tokenizer)
         self._sampler = sampler
-        self._runner = Runner(program, backend, kv_spec, self.plan.num_pages, max_tokens)
-        self._pages = PageAllocator(self.plan.num_pages, page_size, shuffle=shuffle_pages)
-        self._scheduler = Scheduler(
-            self._pages, max_tokens=max_tokens, max_outputs=max_outputs, whole_prompts=is_encoder
+        self._clock = clock
+        self._runner = Runner(
+            program,
+            backend,
+            kv_spec,
+            self.plan.num_pages,
+            max_tokens,
+            deterministic=deterministic,
+            whole_prompts=model.embedding.is_encoder,
         )
         self._embedder = Embedder(model, self._runner)
-        self._live: dict[str, SequenceState] = {}
+        self._pages = PageAllocator(
+            self.plan.num_pages, page_size, max_kept=self.plan.max_kept_pages, shuffle=shuffle_pages
+        )
+        self._fingerprint = fingerprint
+        model_fingerprint = b"" if cache.folder is None else fingerprint()
+        prefix_cache = open_prefix_cache(cache, self._pages, self._runner.kv, model_fingerprint, deterministic)
+        self._cache = SequenceCache(self._pages, prefix_cache)
+        self.last_ended: tuple[NDArray[np.int32], str] = np.zeros(0, dtype=np.int32), ""
+        self.step_time = StepTimeModel()
+        self._scheduler = Scheduler(
+            self._pages,
+            self._cache,
+            self.step_time,
+            max_tokens=max_tokens,
+            max_outputs=max_outputs,
+            itl_target_s=itl_target_s,
+            aging_s=aging_s,
+            whole_prompts=model.embedding.is_encoder,
+        )
+        self._deadlines = Deadlines()
+        self._constraining = Constraining(compile_constraint, self.vocab_size)
+        self._live: dict[str, list[SequenceState]] = {}  # the choices of each request that have not ended
         self._arrivals: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
+        self._num_arrivals = 0
+        self._num_steps = self._num_tokens = self._num_step_tokens = 0
 
     @property
     def embedding(self) -> EmbeddingSpec:
@@ -147,55 +245,82 @@ class Engine:
         return bool(self._live)
 
     @property
+    def kv_size(self) -> int:
+        """Tokens that the KV cache holds."""
+        return self._pages.num_pages * self._pages.page_size
+
+    @property
+    def page_size(self) -> int:
+        return self._pages.page_size
+
+    @property
+    def page_bytes(self) -> int:
+        return self._runner.kv.spec.bytes_per_page
+
+    @property
     def num_running(self) -> int:
+        """Sequences that are being computed; each choice of a request is one."""
         return len(self._scheduler.running)
 
     @property
     def num_waiting(self) -> int:
-        return len(self._scheduler.waiting) + len(self._arrivals)
+        """Sequences that are not."""
+        return len(self._scheduler.waiting) + len(self._scheduler.held) + len(self._arrivals)
 
     @property
     def num_preemptions(self) -> int:
         return self._scheduler.num_preemptions
 
-    def check(self, prompt_token_ids: Sequence[int], sampling: SamplingParams) -> None:
+    def stats(self) -> EngineStats:
+        """What the engine is doing. May be called from any thread."""
+        return EngineStats(
+            self.num_running,
+            self.num_waiting,
+            self._num_steps,
+            self._num_tokens,
+            self.num_preemptions,
+            self._num_step_tokens,
+            self._pages.num_pages,
+            self._pages.num_free,
+            self._scheduler.mean_output_tokens,
+            self.step_time.last_times,
+        )
+
+    def check_request(self, request: Request) -> None:
         """Refuse what could never be carried out.
 
         Raises:
-            InvalidRequestError: the prompt is empty, or a token id is not in the vocabulary.
+            InvalidRequestError: the prompt is empty, a token id is not in the vocabulary, there is a constraint and no
+                vocabulary, a context shift would have next to nothing to drop, or the model does not give what is asked
+                for: text, embeddings or scores.
             ContextLengthError: the prompt leaves no room for a token in the context.
         """
-        if len(prompt_token_ids) == 0:
+        prompt, sampling = request.prompt_token_ids, request.sampling
+        if len(prompt) == 0:
             raise InvalidRequestError("the prompt has no tokens; give at least one", field="prompt")
-        self._check_ids("prompt", prompt_token_ids)
+        self._check_ids("prompt", prompt)
         self._check_ids("logit_bias", tuple(sampling.logit_bias))
         self._check_ids("stop_token_ids", sampling.stop_token_ids)
+        self._embedder.check(request)
+        self._constraining.check(request.constraint)
         room_for_token = 0 if sampling.max_tokens == 0 else 1
-        if len(prompt_token_ids) + room_for_token > self.ctx_size:
-            raise ContextLengthError(len(prompt_token_ids), self.ctx_size)
+        if len(prompt) + room_for_token > self.ctx_size:
+            raise ContextLengthError(len(prompt), self.ctx_size)
+        check_shift(request, self.ctx_size)
 
     def submit(self, request: Request) -> None:
         """Queue a request.
 
         Raises:
-            InvalidRequestError: as for `check`, or the id is in use.
-            ContextLengthError: as for `check`.
+            InvalidRequestError: as for `check_request`, or the id is in use.
+            ContextLengthError: as for `check_request`.
         """
-        self.check(request.prompt_token_ids, request.sampling)
-        self.check_embedding(request)
+        self.check_request(request)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
-        sequence = self._sequence(request)
-        self._live[request.request_id] = sequence
-        self._arrivals.append(sequence)
-
-    def check_embedding(self, request: Request) -> None:
-        """Refuse a request for what the model does not give: text, embeddings or scores; part of `submit`.
-
-        Raises:
-            InvalidRequestError: an encoder is to generate, another model is to rank, or the request contradicts itself.
-        """
-        self._embedder.check(request)
+        choices = self._sequences(request)
+        self._live[request.request_id] = choices
+        self._arrivals.extend(choices)
 
     def abort(self, request_id: str) -> None:
         """End a request at the beginning of the next step. One that has ended, or never was, is ignored."""
@@ -204,54 +329,128 @@ class Engine:
     def step(self) -> list[Event]:
         """Compute up to a budget of tokens for the requests at hand, and return what came out of it."""
         events = self.settle()
-        step = self._scheduler.schedule()
+        began_s = self._clock()
+        step = self._scheduler.schedule(began_s)
         if not step:
             return events
-        now_s = time.perf_counter()
         for work in step:
-            work.sequence.started_s = work.sequence.started_s or now_s
-        embedding = [work for work in step if work.sequence.request.pooling is not None]
-        if embedding:
-            events += self._commit_embeddings(embedding, self._embedder.forward(embedding))
-            step = [work for work in step if work.sequence.request.pooling is None]
-        if step:
-            logits = self._runner.forward(step)
-            chosen = self._sample(step, logits)
-            events += self._commit(step, logits, chosen)
+            work.sequence.started_s = work.sequence.started_s or began_s
+        texts = [work for work in step if work.sequence.request.pooling is not None]
+        generating = [work for work in step if work.sequence.request.pooling is None] if texts else step
+        embeddings = self._embedder.forward(texts)
+        logits = self._runner.forward(generating)
+        chosen = self._sample(generating, logits)
+        ended_s = self._clock()
+        self._observe(step, ended_s - began_s)
+        events += self._commit_embeddings(texts, embeddings, ended_s)
+        events += self._commit(generating, logits, chosen, ended_s)
+        if not self._live:
+            self._pages.check_integrity([])
         return events
 
     def settle(self) -> list[Event]:
-        """Let arrivals and aborts take effect without computing anything, and return the events of the latter."""
+        """Let arrivals, aborts and deadlines take effect without computing anything, and return the events."""
         while self._arrivals:
-            self._scheduler.add(self._arrivals.popleft())
-        events = []
+            sequence = self._arrivals.popleft()
+            if request_constraint := sequence.request.constraint:
+                sequence.pending = self._constraining.submit(sequence, request_constraint)
+            self._cache.arrive(sequence)
+            self._scheduler.add(sequence)
+            if sequence.request.deadline_s is not None:
+                self._deadlines.add(sequence)
+        events = [self._refuse(refusal) for refusal in self._constraining.settle()]
         while self._aborts:
-            sequence = self._live.get(self._aborts.popleft())
-            if sequence is not None:
-                text = sequence.end(FinishReason.ABORT)
-                events.append(sequence.event((), text, time.perf_counter()))
-                self._drop(sequence)
+            choices = list(self._live.get(self._aborts.popleft(), ()))
+            events += [self._end(sequence, FinishReason.ABORT) for sequence in choices]
+        if len(self._deadlines):
+            now_s = self._clock()
+            for sequence in self._deadlines.late(now_s, self._scheduler.latest_start_s):
+                events.append(self._end(sequence, FinishReason.DEADLINE, _deadline_error(sequence, now_s)))
         return events
 
     def reset(self) -> None:
         """Drop all requests without a word: a step that failed leaves the engine between two states."""
         self._arrivals.clear()
         self._aborts.clear()
-        for sequence in self._live.values():
-            self._pages.free(sequence.table)
+        self._deadlines.clear()
+        self._scheduler.clear()
+        self._constraining.reset()
         self._live.clear()
         self._embedder.clear()
-        self._scheduler.running.clear()
-        self._scheduler.waiting.clear()
+        self.clear_cache()  # of what the step was writing, nothing can be said
+
+    def clear_cache(self) -> None:
+        """Forget what could be reused. What requests hold stays with them; files stay where they are."""
+        if self._cache.cache is not None:
+            self._cache.cache.clear()
+
+    def close(self) -> None:
+        """End the threads that compile constraints, and those that write and read pages on disk."""
+        self._constraining.close()
+        if self._cache.store is not None:
+            self._cache.store.close()
+
+    @property
+    def state_fingerprint(self) -> bytes:
+        """What a saved state belongs to."""
+        return state_fingerprint(self._fingerprint(), self._runner.kv)
+
+    def export_state(self, token_ids: Sequence[int] | NDArray[np.int32], cache_salt: str = "") -> SavedState:
+        """The state of a sequence that has ended, as far as it is still in the cache.
+
+        Raises:
+            UsageError: nothing of it is.
+        """
+        tokens = np.array(token_ids, dtype=np.int32)
+        cache = self._cache.cache
+        num_tokens, pages = (0, []) if cache is None else cache.export(tokens, cache_salt)
+        if num_tokens == 0:
+            raise UsageError("nothing of these tokens is in the KV cache; compute them first, with the same cache_salt")
+        return SavedState(tokens[:num_tokens], pages)
+
+    def export_request(self, request_id: str) -> SavedState:
+        """The state of a request that is running, of its first choice where it has several.
+
+        Raises:
+            UsageError: there is no such request, or nothing of it is computed.
+        """
+        sequence = next(iter(self._live.get(request_id, ())), None)
+        if sequence is None or sequence.num_computed == 0:
+            raise UsageError(f"request {request_id!r} has nothing computed that could be saved; wait until it runs")
+        table = sequence.table.pages[: self._pages.pages_for(sequence.num_computed)]
+        tokens = sequence.tokens(0, sequence.num_computed).copy()
+        return SavedState(tokens, [self._runner.kv.read_page(page) for page in table])
+
+    def import_state(self, state: SavedState, cache_salt: str = "") -> int:
+        """Make a state findable for later requests; how many of its tokens there was room for.
+
+        Raises:
+            UsageError: the prefix cache is off.
+        """
+        if self._cache.cache is None:
+            raise UsageError("a state can only be restored into the prefix cache, which is off; switch it on")
+        return self._cache.cache.restore(state.token_ids, state.pages, cache_salt)
 
     def check_integrity(self) -> None:
         """Assert that pages and requests are accounted for."""
-        queued = [*self._scheduler.running, *self._scheduler.waiting, *self._arrivals]
-        assert {sequence.request_id: sequence for sequence in queued} == self._live
-        assert len(queued) == len(self._live), "a request is queued twice"
+        scheduler = self._scheduler
+        queued = [*scheduler.running, *scheduler.waiting, *scheduler.held, *self._arrivals]
+        live = [sequence for choices in self._live.values() for sequence in choices]
+        assert set(queued) == set(live), "a request is lost"
+        assert len(queued) == len(live), "a request is queued twice"
+        for request_id, choices in self._live.items():
+            assert choices, "a request has ended and is still known"
+            for sequence in choices:
+                assert sequence.request_id == request_id
+                assert sequence.siblings is choices
+                assert sequence.finish_reason is None
         self._pages.check_integrity([sequence.table for sequence in queued])
-        for sequence in self._scheduler.running:
+        if self._cache.cache is not None:
+            self._cache.cache.check_integrity()
+        for sequence in scheduler.running:
             assert len(sequence.table) >= self._pages.pages_for(sequence.num_computed), "computed tokens without pages"
+        for sequence in (*scheduler.waiting, *scheduler.held):
+            assert len(sequence.table) == sequence.num_computed == 0, "a waiting request holds pages"
 
     def _check_ids(self, field: str, token_ids: Sequence[int]) -> None:
         try:
@@ -266,76 +465,117 @@ class Engine:
                 f"{field}: token id {outside[0]} is outside the vocabulary of {self.vocab_size} tokens", field=field
             )
 
-    def _sequence(self, request: Request) -> SequenceState:
+    def _sequences(self, request: Request) -> list[SequenceState]:
+        """The choices of a request."""
         sampling = request.sampling
         tokenizer = self._tokenizer
-        end_ids = frozenset(sampling.stop_token_ids)
-        if tokenizer is not None and not sampling.ignore_eos:
-            end_ids |= tokenizer.end_of_generation_ids
-        steps = chain_steps(sampling)
-        chain = self._sampler.chain(steps, sampling.logit_bias)
-        early_chain = chain
-        if sampling.min_tokens > 0:
-            early_chain = self._sampler.chain(steps, bias_with_forbidden(sampling.logit_bias, end_ids))
-        return SequenceState(
-            request,
-            ctx_size=self.ctx_size,
-            seed=int.from_bytes(os.urandom(_SEED_BYTES)) if sampling.seed is None else sampling.seed % 2**64,
-            chains=Chains(chain, early_chain),
+        generation_end_ids = frozenset[int]()
+        if tokenizer is not None:
+            generation_end_ids = frozenset(id for id in tokenizer.end_of_generation_ids if id < self.vocab_size)
+        end_ids = generation_end_ids | frozenset(sampling.stop_token_ids)
+        chain = request_chain(
+            self._sampler,
+            sampling,
+            num_prompt=len(request.prompt_token_ids),
             end_ids=end_ids,
-            detokenizer=None if tokenizer is None else tokenizer.detokenizer(),
-            text_vocab_size=0 if tokenizer is None else tokenizer.vocab_size,
-            arrival_s=time.perf_counter(),
+            generation_end_ids=generation_end_ids,
+            texts=self._texts,
         )
+        seed = int.from_bytes(os.urandom(_SEED_BYTES)) if sampling.seed is None else sampling.seed % 2**64
+        arrival_s = self._clock()
+        choices: list[SequenceState] = []
+        for choice in range(request.num_choices):
+            self._num_arrivals += 1
+            sequence = SequenceState(
+                request,
+                choice=choice,
+                siblings=choices,
+                number=self._num_arrivals,
+                ctx_size=self.ctx_size,
+                seed=choice_seed(seed, choice),
+                chain=chain,
+                sampler_state=self._sampler.state(chain),
+                end_ids=end_ids,
+                detokenizer=None if tokenizer is None else tokenizer.detokenizer(),
+                text_vocab_size=0 if tokenizer is None else tokenizer.vocab_size,
+                arrival_s=arrival_s,
+            )
+            sequence.prefix = self._cache.chain(request)
+            choices.append(sequence)
+        return choices
 
-    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> dict[SequenceState, int]:
-        """A token, or a negative code, for every sequence whose known tokens are all computed after this step."""
-        last_rows = np.cumsum([work.num_outputs for work in step]) - 1
-        rows = [row for row, work in zip(last_rows.tolist(), step, strict=True) if work.samples]
-        sequences = [work.sequence for work in step if work.samples]
-        if not sequences:
-            return {}
-        chosen = self._sampler.sample_batch(
-            logits if len(rows) == len(logits) else logits[rows],
-            [sequence.chain for sequence in sequences],
-            [sequence.history for sequence in sequences],
-            np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
-            np.array([sequence.num_known for sequence in sequences], dtype=np.int64),
-        )
-        return dict(zip(sequences, chosen, strict=True))
+    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> list[Drawn | Refusal]:
+        """What was chosen for every share of the step that samples, or why nothing can be."""
+        sampling = [work for work in step if work.samples]
+        if not sampling:
+            return []
+        if len(sampling) < len(logits):
+            last_rows = itertools.accumulate(work.num_outputs for work in step)
+            logits = logits[[end - 1 for end, work in zip(last_rows, step, strict=True) if work.samples]]
+        masks, refused = self._constraining.fill([(work.sequence, ()) for work in sampling])
+        draws = [_draw(work.sequence, masks.get(work.sequence)) for work in sampling]
+        drawn: list[Drawn | Refusal] = list(self._sampler.sample_batch(logits, draws))
+        if refused:
+            failed = {refusal.sequence: refusal for refusal in refused}
+            drawn = [failed.get(work.sequence, one) for work, one in zip(sampling, drawn, strict=True)]
+        return drawn
 
-    def _commit(self, step: list[Work], logits: NDArray[np.float32], chosen: dict[SequenceState, int]) -> list[Event]:
+    def _observe(self, step: list[Work], seconds: float) -> None:
+        """Count a step, and learn from the time it took."""
+        num_tokens = sum([work.num_tokens for work in step])
+        # Token i of a sequence attends to i + 1 tokens.
+        products = sum([work.num_tokens * (work.begin + (work.num_tokens + 1) / 2) for work in step])
+        self.step_time.observe(num_tokens, products / num_tokens, seconds)
+        self._num_steps += 1
+        self._num_tokens += num_tokens
+        self._num_step_tokens = num_tokens
+
+    def _commit(
+        self, step: list[Work], logits: NDArray[np.float32], drawn: list[Drawn | Refusal], now_s: float
+    ) -> list[Event]:
         """Advance every sequence of the step, and report what is new."""
-        now_s = time.perf_counter()
         events = []
         first_row = 0
+        draws = iter(drawn)
         for work in step:
             sequence = work.sequence
-            sequence.advance(work.num_tokens)
+            prompt_rows = logits[first_row : first_row + work.num_prompt_rows]
+            prompt_logprobs = self._prompt_logprobs(sequence, prompt_rows)
+            chosen = next(draws) if work.samples else None
+            self._scheduler.advance(work)
             token_ids: tuple[int, ...] = ()
             text = ""
-            if sequence in chosen and chosen[sequence] >= 0:
-                token_ids = (chosen[sequence],)
+            if isinstance(chosen, Drawn) and chosen.token_ids[-1] >= 0:
+                token_ids = tuple(chosen.token_ids)
                 text = sequence.add_token(token_ids[0], now_s)
-            elif sequence in chosen:
-                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen[sequence]))
-            rows = logits[first_row : first_row + work.num_prompt_rows].copy() if work.num_prompt_rows else None
-            if token_ids or rows is not None or sequence.finish_reason is not None:
-                events.append(sequence.event(token_ids, text, now_s, rows))
+                text += self._follow(sequence, token_ids)
+                self._scheduler.generated(sequence)
+            elif chosen is not None:
+                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen, sequence.request))
+                sequence.prefix = None  # what led to it is not kept
+            self._cache.computed(sequence)
+            if sequence.is_full:
+                sequence.warnings.append(self._cache.shift(sequence, sequence.num_kept))
+            rows = prompt_rows.copy() if work.num_prompt_rows and sequence.request.prompt_logits else None
+            if token_ids or rows is not None or prompt_logprobs or sequence.finish_reason is not None:
+                event = sequence.event(token_ids, text, now_s, rows)
+                logprobs = chosen.logprobs if isinstance(chosen, Drawn) else None
+                if logprobs or prompt_logprobs:
+                    event = dataclasses.replace(event, logprobs=tuple(logprobs or ()), prompt_logprobs=prompt_logprobs)
+                events.append(event)
             if sequence.finish_reason is not None:
                 self._drop(sequence)
             first_row += work.num_outputs
         return events
 
     def _commit_embeddings(
-        self, step: list[Work], embeddings: Mapping[SequenceState, NDArray[np.float32]]
+        self, step: list[Work], embeddings: Mapping[SequenceState, NDArray[np.float32]], now_s: float
     ) -> list[Event]:
         """Advance the embedding requests of the step, and report those that are complete."""
-        now_s = time.perf_counter()
         events = []
         for work in step:
             sequence = work.sequence
-            sequence.advance(work.num_tokens)
+            self._scheduler.advance(work)
             embedding = embeddings.get(sequence)
             if embedding is None:
                 continue
@@ -348,13 +588,98 @@ class Engine:
             self._drop(sequence)
         return events
 
+    def _prompt_logprobs(self, sequence: SequenceState, rows: NDArray[np.float32]) -> tuple[TokenLogprobs, ...]:
+        """Of the prompt tokens that `rows`, the next to be delivered, predict. The last row predicts none."""
+        num_top = sequence.request.sampling.prompt_logprobs
+        begin = sequence.num_delivered + 1
+        tokens = sequence.tokens(begin, min(begin + len(rows), sequence.num_prompt))
+        if num_top is None or len(tokens) == 0:
+            return ()
+        return tuple(self._sampler.logprobs(rows[: len(tokens)], tokens, num_top))
+
+    def _follow(self, sequence: SequenceState, token_ids: tuple[int, ...]) -> str:
+        """Move the constraint on; the text that becomes final because the answer is complete, or cannot go on."""
+        if sequence.finish_reason is FinishReason.STOP:
+            return ""
+        try:
+            is_complete = self._constraining.accept(sequence, token_ids)
+        except EngineError as error:
+            return sequence.end(FinishReason.ERROR, str(error))
+        return sequence.end(FinishReason.STOP) if is_complete else ""
+
+    def _refuse(self, refusal: Refusal) -> Event:
+        """End a request whose constraint cannot be carried out."""
+        refusal.sequence.error_field = refusal.field
+        return self._end(refusal.sequence, FinishReason.ERROR, refusal.error)
+
+    def _end(self, sequence: SequenceState, reason: FinishReason, error: str = "") -> Event:
+        """End a sequence from outside."""
+        text = sequence.end(reason, error)
+        event = sequence.event((), text, self._clock())
+        self._drop(sequence)
+        return event
+
     def _drop(self, sequence: SequenceState) -> None:
         self._embedder.drop(sequence)
+        if sequence.num_computed and sequence.request.pooling is None:
+            self.last_ended = sequence.tokens(0, sequence.num_computed).copy(), sequence.request.cache_salt
+        self._constraining.drop(sequence)
         self._scheduler.remove(sequence)
-        del self._live[sequence.request_id]
+        if sequence.request.deadline_s is not None:
+            self._deadlines.forget(sequence)
+        if not self._live[sequence.request_id]:
+            del self._live[sequence.request_id]
 
 
-def _sampling_error(code: int) -> str:
-    if code == NOT_A_NUMBER:
+def _step_sizes(model: RunnableModel, ctx_size: int | None, batch_size: int) -> tuple[int, int]:
+    """Most tokens of a step, and most rows of logits or vectors.
+
+    Raises:
+        UsageError: an encoder is asked for a longer context than it has positions.
+    """
+    if model.embedding.is_encoder:  # computes a text in one step, and has a vector for each token
+        num_positions = model.spec.context_length
+        if ctx_size is not None and ctx_size > num_positions:
+            raise UsageError(f"this model has {num_positions} positions; ctx_size {ctx_size} has to be at most that")
+        max_tokens = max(batch_size, num_positions if ctx_size is None else ctx_size)
+        return max_tokens, max_tokens
+    within_bytes = min(batch_size, _OUTPUT_BYTES // (4 * model.spec.vocab_size))
+    return batch_size, max(min(_FEWEST_OUTPUTS, batch_size), within_bytes)
+
+
+def choice_seed(seed: int, choice: int) -> int:
+    """The seed of one of a request's choices: the first has the request's own, the others random words of it."""
+    return seed if choice == 0 else random_word(seed, _CHOICE_POSITIONS + choice)
+
+
+def _deadline_error(sequence: SequenceState, now_s: float) -> str:
+    limit = f"the deadline of {sequence.request.deadline_s:g} s"
+    if sequence.num_generated:
+        return f"{limit} has passed while the request was running; allow it more time or ask for fewer tokens"
+    if now_s >= sequence.deadline:
+        return f"{limit} has passed before the first token; allow the request more time or send it again later"
+    return f"{limit} would have been missed, as the prompt alone takes longer than what is left of it; allow more time"
+
+
+def _draw(sequence: SequenceState, masks: NDArray[np.int32] | None) -> Draw:
+    num_logprobs = sequence.request.sampling.logprobs
+    return Draw(
+        sequence.chain,
+        sequence.sampler_state,
+        sequence.history,
+        sequence.seed,
+        sequence.position,
+        _NO_DRAFTS,
+        masks,
+        num_logprobs=-1 if num_logprobs is None else num_logprobs,
+    )
+
+
+def _sampling_error(chosen: Drawn | Refusal, request: Request) -> str:
+    if isinstance(chosen, Refusal):
+        return chosen.error
+    if chosen.token_ids[-1] == NOT_A_NUMBER:
         return "the model produced NaN or infinite logits; the file is damaged, or its type is too coarse for the model"
+    if request.constraint is not None:
+        return "logit_bias and the constraint leave no token that both allow; allow at least one"
     return "logit_bias forbids every token; allow at least one"

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 _KIB = 1024
-
-
-def num_usable_cores(root: Path = Path("/")) -> int:
-    """Physical cores that this process may run on, within its control group's share of processor time.
-
-    Two hardware threads of a core share its arithmetic units, so they count once.
-
-    Args:
-        root: where `proc` and `sys` are; for tests.
-    """
-    has_affinity = hasattr(os, "sched_getaffinity")
-    logical = os.sched_getaffinity(0) if has_affinity else range(os.cpu_count() or 1)
-    cores = {
-        read_text(root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list") or str(number)
-        for number in logical
-    }
-    quota = cpu_quota(root)
-    return max(1, len(cores) if quota is None else min(len(cores), math.ceil(quota)))
+_MOST_DIGITS = 20  # of 64 bits
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int | None:
@@ -36,8 +18,9 @@ def available_memory_bytes(root: Path = Path("/")) -> int | None:
     """
     amounts = [left for _, left in _cgroup_memory(root)]
     for line in read_text(root / "proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            amounts.append(int(line.split()[1]) * _KIB)
+        name, number, *_ = [*line.split(), "", ""]
+        if name == "MemAvailable:" and is_number(number):
+            amounts.append(int(number) * _KIB)
     if not amounts and root == Path("/") and "SC_PHYS_PAGES" in os.sysconf_names:
         amounts.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(amounts, default=None)
@@ -61,13 +44,18 @@ def read_text(path: Path) -> str:
         return ""
 
 
+def is_number(text: str) -> bool:
+    """Whether the system wrote a whole number, as far as any of its numbers goes."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
 def _cpu_quotas(root: Path) -> Iterator[float]:
     for folder in _cgroup_folders(root, "cpu"):
         words = read_text(folder / "cpu.max").split() or [
             read_text(folder / "cpu.cfs_quota_us"),
             read_text(folder / "cpu.cfs_period_us"),
         ]
-        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]) > 0:
+        if len(words) == 2 and all(is_number(word) and int(word) > 0 for word in words):
             yield int(words[0]) / int(words[1])
 
 
@@ -79,12 +67,12 @@ def _cgroup_memory(root: Path) -> Iterator[tuple[int, int]]:
     for folder in _cgroup_folders(root, "memory"):
         limit = read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")
         used = read_text(folder / "memory.current") or read_text(folder / "memory.usage_in_bytes")
-        if limit.isdigit() and used.isdigit():
+        if is_number(limit) and is_number(used):
             statistics = dict(
-                line.split()[:2] for line in read_text(folder / "memory.stat").splitlines() if " " in line
+                words for line in read_text(folder / "memory.stat").splitlines() if len(words := line.split()) == 2
             )
-            files = int(statistics.get("file", statistics.get("total_cache", "0")))
-            yield int(limit), max(0, int(limit) - max(0, int(used) - files))
+            files = statistics.get("file", statistics.get("total_cache", ""))
+            yield int(limit), max(0, int(limit) - max(0, int(used) - (int(files) if is_number(files) else 0)))
 
 
 def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:

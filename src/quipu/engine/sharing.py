@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from quipu.engine.engine import Engine
 from quipu.errors import EngineError, UsageError
 from quipu.types import Event, Request
+
+T = TypeVar("T")
+
+_POLL_S = 0.001
 
 
 class Inbox:
     """Where the events of one or several requests arrive.
 
     Attributes:
-        request_ids: the requests that have not ended.
+        choices_left: the requests that have not ended, each with the number of its choices that have not.
     """
 
-    def __init__(self, request_ids: Iterable[str]) -> None:
-        self.request_ids = set(request_ids)
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self.choices_left = {request.request_id: request.num_choices for request in requests}
         self.events: deque[Event] = deque()
         self.failure: EngineError | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether `take` has an answer."""
-        return bool(self.events) or self.failure is not None or not self.request_ids
+        return bool(self.events) or self.failure is not None or not self.choices_left
 
     def take(self) -> Event | None:
         """The next event; None when all requests have ended.
@@ -53,6 +59,7 @@ class SharedEngine:
         self.engine = engine
         self._changed = threading.Condition()
         self._leader: int | None = None  # the thread that is stepping; the engine is its own until it has delivered
+        self._num_actions = 0  # that wait for the engine, which is not stepped before they had their turn
         self._is_closed = False
         self._inboxes: dict[str, Inbox] = {}
         self._numbers = itertools.count(1)
@@ -65,14 +72,13 @@ class SharedEngine:
         """Queue requests whose events share an inbox. If one is refused, none is queued.
 
         Raises:
-            InvalidRequestError, ContextLengthError: as `Engine.check`.
+            InvalidRequestError, ContextLengthError: as `Engine.check_request`.
             UsageError: the engine is closed.
         """
         requests = list(requests)
         for request in requests:
-            self.engine.check(request.prompt_token_ids, request.sampling)
-            self.engine.check_embedding(request)
-        inbox = Inbox(request.request_id for request in requests)
+            self.engine.check_request(request)
+        inbox = Inbox(requests)
         with self._changed:
             if self._is_closed:
                 raise UsageError("the model is closed; open it again")
@@ -89,7 +95,7 @@ class SharedEngine:
         """
         while True:
             with self._changed:
-                while self._leader is not None and not inbox.is_ready:
+                while (self._leader is not None or self._num_actions) and not inbox.is_ready:
                     self._changed.wait()
                 if inbox.is_ready:
                     return inbox.take()
@@ -104,10 +110,24 @@ class SharedEngine:
 
     def abandon(self, inbox: Inbox) -> None:
         """End the inbox's requests with the next step. Takes no lock, so that a finalizer may call it anywhere."""
-        for request_id in tuple(inbox.request_ids):
+        for request_id in tuple(inbox.choices_left):
             self._inboxes.pop(request_id, None)
             self.engine.abort(request_id)
-        inbox.request_ids.clear()
+        inbox.choices_left.clear()
+
+    def between_steps(self, action: Callable[[Engine], T]) -> T:
+        """What `action` does with the engine while nobody steps it."""
+        with self._changed:
+            if self._is_closed:
+                raise UsageError("the model is closed; open it again")
+            self._num_actions += 1
+            try:
+                while self._leader is not None:
+                    self._changed.wait()
+                return action(self.engine)
+            finally:
+                self._num_actions -= 1
+                self._changed.notify_all()
 
     def close(self) -> None:
         """End all requests, after the step that is under way. Later ones are refused."""
@@ -116,6 +136,7 @@ class SharedEngine:
             while self._leader is not None:
                 self._changed.wait()
             self._fail("the model was closed before the request had ended")
+        self.engine.close()
 
     def _lead(self) -> None:
         """One step for everybody, unless somebody else has begun one."""
@@ -123,10 +144,12 @@ class SharedEngine:
         events: list[Event] | None = None
         try:
             with self._changed:
-                if self._leader is not None:
+                if self._leader is not None or self._num_actions:
                     return
                 self._leader = me
             events = self.engine.step()
+            if not events and not self.engine.num_running:
+                time.sleep(_POLL_S)  # all that is left waits for something prepared elsewhere
         finally:
             with self._changed:
                 if self._leader == me:
@@ -143,8 +166,10 @@ class SharedEngine:
             if inbox is not None:
                 inbox.events.append(event)
                 if event.finish_reason is not None:
-                    inbox.request_ids.discard(event.request_id)
-                    self._inboxes.pop(event.request_id, None)
+                    inbox.choices_left[event.request_id] -= 1
+                    if inbox.choices_left[event.request_id] == 0:
+                        del inbox.choices_left[event.request_id]
+                        del self._inboxes[event.request_id]
         self._changed.notify_all()
 
     def _fail(self, reason: str) -> None:

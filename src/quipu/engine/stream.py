@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from quipu.engine.sharing import Inbox, SharedEngine
-from quipu.errors import EngineError
+from quipu.errors import EngineError, InvalidRequestError
 from quipu.types import Event, FinishReason
 
 E = TypeVar("E", bound=Event)
@@ -31,12 +31,15 @@ class EventStream(Iterator[E], Generic[E]):
     def __next__(self) -> E:
         """
         Raises:
+            InvalidRequestError: the only request asks for what cannot be done, which only its computation showed.
             EngineError: the only request failed, or the engine did.
         """
         event = self._shared.next_event(self._inbox)
         if event is None:
             raise StopIteration
         if event.finish_reason is FinishReason.ERROR and len(self.request_ids) == 1:
+            if event.error_field:
+                raise InvalidRequestError(event.error, field=event.error_field)
             raise EngineError(event.error)
         return self._translate(event)
 

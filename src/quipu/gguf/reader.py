@@ -6,6 +6,7 @@ import mmap
 import os
 import stat
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -17,6 +18,8 @@ from quipu.gguf.header import Header, TensorInfo, read_header
 from quipu.gguf.metadata import Metadata, shorten
 from quipu.gguf.split import check_shard, check_tensor_count, find_shards
 from quipu.gguf.values import ValueType
+
+_SAMPLE_BYTES = 256  # of each tensor, for the fingerprint: one page of the file each
 
 
 class GGUFReader:
@@ -91,6 +94,21 @@ class GGUFReader:
             raise ValueError("the reader is closed")
         data = self._data[info.shard][info.offset : info.offset + info.num_bytes]
         return data.reshape(info.num_rows, info.row_bytes)
+
+    def fingerprint(self) -> bytes:
+        """32 bytes that tell models apart: BLAKE2b over the headers of all shards, which hold the metadata and the
+        descriptions of the tensors, and over some bytes of each tensor, for weights that were trained further.
+        """
+        checksum = blake2b(digest_size=32, person=b"quipu model")
+        for number, data in enumerate(self._data):
+            begins = [tensor.offset for tensor in self.tensors.values() if tensor.shard == number and tensor.num_bytes]
+            checksum.update(len(data).to_bytes(8, "little"))
+            checksum.update(data[: min(begins, default=len(data))].data)
+        for name in self.tensors:
+            rows = self.tensor_data(name)
+            if rows.size:
+                checksum.update(rows[len(rows) // 2, :_SAMPLE_BYTES].tobytes())
+        return checksum.digest()
 
     def close(self) -> None:
         """Let go of the files. Metadata can still be read; `tensor_data` no longer works."""

@@ -13,18 +13,20 @@ _PREFIX = "general.sampling."
 # Names are those of the GGUF specification; each stands for a field of SamplingParams.
 _FIELDS: Mapping[str, str] = MappingProxyType(
     {
+        "sequence": "samplers",
         "temp": "temperature",
         "top_k": "top_k",
         "top_p": "top_p",
         "min_p": "min_p",
+        "xtc_probability": "xtc_probability",
+        "xtc_threshold": "xtc_threshold",
         "penalty_last_n": "repeat_last_n",
         "penalty_repeat": "repeat_penalty",
+        "mirostat": "mirostat",
+        "mirostat_tau": "mirostat_tau",
+        "mirostat_eta": "mirostat_eta",
     }
 )
-# Values that switch a step off which SamplingParams does not have, so that leaving it out changes nothing.
-_OFF: Mapping[str, float] = MappingProxyType({"xtc_probability": 0.0, "mirostat": 0})
-# Read only by a step that is switched on by another key.
-_DEPENDENT = ("xtc_threshold", "mirostat_tau", "mirostat_eta")
 
 
 def recommended_sampling(metadata: Mapping[str, Any]) -> tuple[SamplingParams, tuple[str, ...]]:
@@ -47,6 +49,10 @@ def recommended_sampling(metadata: Mapping[str, Any]) -> tuple[SamplingParams, t
                 warnings.append(f"the file recommends what cannot be ({key}: {error}), so the default is used")
                 continue
             values[field] = value
-        elif name not in _DEPENDENT and not (name in _OFF and value == _OFF[name]):
+        else:
             warnings.append(f"the file recommends {key}, which is not available yet, so it has no effect")
-    return SamplingParams(**values), tuple(warnings)
+    try:
+        return SamplingParams(**values), tuple(warnings)
+    except InvalidRequestError as error:  # values that do not go together
+        warnings.append(f"the file's recommendations contradict each other ({error}), so the defaults are used")
+        return SamplingParams(), tuple(warnings)

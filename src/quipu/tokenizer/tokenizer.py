@@ -9,6 +9,7 @@ from functools import cached_property
 from threading import Lock
 from typing import Any, NamedTuple
 
+import numpy as np
 import tokenizers
 
 from quipu.errors import InvalidRequestError, TokenizerError
@@ -148,6 +149,12 @@ class Tokenizer:
         """The ids after which a reply is complete."""
         return self._vocabulary.classification.end_of_generation_ids
 
+    @property
+    def control_token_ids(self) -> frozenset[int]:
+        """The ids that stand for no text of their own: control tokens and the unknown token."""
+        types = self._vocabulary.classification.types
+        return frozenset(np.flatnonzero((types == TokenType.CONTROL) | (types == TokenType.UNKNOWN)).tolist())
+
     def prepare(self) -> None:
         """Builds the tables for `encode` now. Safe to call from any thread, any number of times.
 
@@ -256,7 +263,7 @@ class Tokenizer:
 
     def _spell(self, token_id: int) -> bytes:
         text = self._vocabulary.texts[token_id]
-        kind = self._vocabulary.classification.types[token_id]
+        kind = int(self._vocabulary.classification.types[token_id])  # numpy's integers compare slowly with an enum
         if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED):
             return text.encode("utf-8", "surrogateescape")
         if kind == TokenType.BYTE and (value := byte_token_value(text)) is not None:
