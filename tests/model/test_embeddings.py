@@ -115,6 +115,19 @@ def test_together_and_alone(bert: LLM) -> None:
     np.testing.assert_allclose(together[: len(TEXTS)], alone, atol=2e-6)
 
 
+@pytest.mark.parametrize("name", ["bert.gguf", "text.gguf"])
+def test_a_deterministic_embedding_is_the_same_beside_others(
+    folder: Path, checkpoint: Checkpoint, llama: LLM, name: str
+) -> None:
+    """An encoder's texts are never cut, a decoder's are; both give the same bits in any company."""
+    with LLM(folder / name, threads=2, deterministic=True) as llm:
+        alone = np.concatenate([llm.embed(text) for text in TEXTS])
+        np.testing.assert_array_equal(llm.embed(TEXTS * 3), np.concatenate([alone] * 3))
+        check_idle(llm)
+    with LLM(folder / name, threads=2) as llm:
+        np.testing.assert_allclose(llm.embed(TEXTS), alone, atol=1e-3)
+
+
 def test_token_ids_are_taken_as_they_are(bert: LLM) -> None:
     ids = bert.tokenize(TEXTS[0], add_special=True)
     np.testing.assert_array_equal(bert.embed(ids), bert.embed(TEXTS[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from scripted_model import NAN_TOKEN, VOCAB, ScriptedBackend, ScriptedModel, ScriptedSpec, logits_of
 
 from quipu.backends.program import Batch, KVStorage
-from quipu.engine import Engine, ReferenceSampler
+from quipu.engine import CacheOptions, Engine, ReferenceSampler
 from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
 from quipu.models import EmbeddingSpec
-from quipu.types import Event, FinishReason, Pooling, Request, SamplingParams
+from quipu.types import ConstraintSpec, Event, FinishReason, Pooling, Request, SamplingParams
 
 NOTHING = SamplingParams(max_tokens=0)
+ROWS = SamplingParams(max_tokens=0, prompt_logprobs=1)
+DIGITS = ConstraintSpec.regex("[0-9]+")
 GREEDY = SamplingParams(max_tokens=6, temperature=0.0, ignore_eos=True, logit_bias={NAN_TOKEN: -math.inf})
 ENCODER = EmbeddingSpec(Pooling.MEAN, VOCAB, is_encoder=True, num_scores=VOCAB, num_token_types=2)
 
@@ -35,7 +38,19 @@ class TypedBackend(ScriptedBackend):
         return super().run(batch, kv)
 
 
-def make_engine(backend: ScriptedBackend | None = None, spec: EmbeddingSpec | None = None, **sizes: int) -> Engine:
+@dataclass
+class WholeBackend(ScriptedBackend):
+    """Refuses parts of texts, as an encoder would compute them wrongly."""
+
+    num_texts: list[int] = field(default_factory=list)  # of every run
+
+    def run(self, batch: Batch, kv: KVStorage) -> NDArray[np.float32]:
+        assert batch.kv_lengths.tolist() == np.diff(batch.query_starts).tolist()
+        self.num_texts.append(len(batch.kv_lengths))
+        return super().run(batch, kv)
+
+
+def make_engine(backend: ScriptedBackend | None = None, spec: EmbeddingSpec | None = None, **sizes: object) -> Engine:
     model = ScriptedModel() if spec is None else ScriptedModel(embedding=spec)
     options = {"page_size": 4, "kv_tokens": 256, "batch_size": 16, **sizes}
     return Engine(
@@ -128,6 +143,103 @@ def test_beside_generation_and_through_preemption(data: st.DataObject) -> None:
             assert got[name].embedding is None
         else:
             np.testing.assert_allclose(got[name].embedding, vectors, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", [Pooling.NONE, Pooling.MEAN, Pooling.CLS, Pooling.LAST])
+@pytest.mark.parametrize("batch_size", [5, 64])
+def test_deterministic_runs_cut_the_texts_of_a_decoder(pooling: Pooling, batch_size: int) -> None:
+    backend = ScriptedBackend(max_uniform_tokens=3)
+    engine = make_engine(backend, batch_size=batch_size, deterministic=True)
+    prompts = [[3, 4, 5, 6], [7], list(range(2, 40)), [9, 9, 9, 9]]
+    for number, prompt in enumerate(prompts):
+        engine.submit(Request(str(number), tuple(prompt), NOTHING, pooling=pooling))
+    engine.submit(Request("text", (5, 6, 7, 8), GREEDY))
+    events = finish(engine)
+    assert max(backend.run_sizes) == 3
+    for number, prompt in enumerate(prompts):
+        np.testing.assert_allclose(events[str(number)].embedding, expected(prompt, pooling), rtol=1e-6)
+    assert events["text"].usage.completion_tokens == 6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_texts_of_an_encoder_are_never_cut(data: st.DataObject) -> None:
+    """Random arrivals, priorities and aborts, in a cache that is hardly larger than one text."""
+    is_deterministic = data.draw(st.booleans())
+    backend = WholeBackend(max_uniform_tokens=3)
+    engine = make_engine(backend, ENCODER, kv_tokens=48, ctx_size=44, batch_size=8, deterministic=is_deterministic)
+    texts: dict[str, list[int]] = {}
+    aborted = set()
+    got: dict[str, Event] = {}
+    for number in range(data.draw(st.integers(1, 12))):
+        name, text = str(number), data.draw(st.lists(st.integers(2, VOCAB - 1), min_size=1, max_size=44))
+        texts[name] = text
+        pooling = data.draw(st.sampled_from([Pooling.MEAN, Pooling.RANK]))
+        engine.submit(
+            Request(name, tuple(text), NOTHING, pooling=pooling, priority=data.draw(st.integers(-1, 1)), key=name[-1])
+        )
+        texts[name] = text if pooling is Pooling.MEAN else text[:1]
+        if data.draw(st.integers(0, 5)) == 0:
+            engine.abort(name)
+            aborted.add(name)
+        for _ in range(data.draw(st.integers(0, 2))):
+            got |= {event.request_id: event for event in engine.step()}
+            engine.check_integrity()
+    got |= finish(engine)
+    assert got.keys() == texts.keys()
+    if is_deterministic:
+        assert set(backend.num_texts) <= {1}
+    for name, text in texts.items():
+        if name not in aborted:
+            np.testing.assert_allclose(got[name].embedding, expected(text, Pooling.MEAN), rtol=1e-6)
+
+
+def test_embeddings_do_without_the_prefix_cache() -> None:
+    engine = make_engine()
+    prompt = tuple(range(2, 22))
+    engine.submit(Request("vector", prompt, NOTHING, pooling=Pooling.MEAN))
+    first = finish(engine)["vector"]
+    assert first.reuse is not None
+    assert first.reuse.cached_tokens == 0
+    assert "embedding" in first.reuse.reason
+    assert len(engine.last_ended[0]) == 0
+    engine.submit(Request("text", prompt, GREEDY))
+    text = finish(engine)["text"]
+    assert text.reuse is not None
+    assert text.reuse.cached_tokens == 0
+    engine.submit(Request("again", prompt, NOTHING, pooling=Pooling.MEAN))
+    np.testing.assert_array_equal(finish(engine)["again"].embedding, first.embedding)
+    assert len(engine.last_ended[0]) == len(prompt) + 5  # what `save_state` would save is still that of the text
+
+
+def test_the_prefix_cache_of_an_encoder_is_off(tmp_path: Path) -> None:
+    folder = tmp_path / "pages"
+    engine = make_engine(None, ENCODER, cache=CacheOptions(folder=folder))
+    assert any("cache folder" in warning for warning in engine.warnings)
+    assert engine.plan.max_kept_pages == 0
+    engine.submit(Request("a", tuple([5] * 30), NOTHING, pooling=Pooling.MEAN))
+    finish(engine)
+    engine.close()
+    assert not folder.exists()
+    assert make_engine(None, ENCODER).warnings == ()
+
+
+def test_embedding_steps_are_counted_and_timed() -> None:
+    now_s = 0.0
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 0.25
+        return now_s
+
+    engine = make_engine(clock=clock)
+    engine.submit(Request("a", (5, 6, 7), NOTHING, pooling=Pooling.MEAN))
+    event = finish(engine)["a"]
+    stats = engine.stats()
+    assert (stats.num_steps, stats.num_tokens, stats.num_running) == (1, 3, 0)
+    assert engine.step_time.num_observed == 1
+    assert event.timings is not None
+    assert event.timings.queue_s + event.timings.prompt_s > 0
 
 
 def test_a_mixed_step_runs_each_kind_once() -> None:
@@ -224,6 +336,9 @@ def test_token_types_reach_the_batch() -> None:
         (ENCODER, Request("a", (5,), NOTHING, pooling=Pooling.CLS, token_types=(2,)), "token_types", "from 0 to 1"),
         (ENCODER, Request("a", (5,), NOTHING, pooling=Pooling.CLS, token_types=(-1,)), "token_types", "from 0 to 1"),
         (None, Request("a", (), NOTHING, pooling=Pooling.LAST), "prompt", "no tokens"),
+        (None, Request("a", (5,), ROWS, pooling=Pooling.LAST), "pooling", "not for both"),
+        (None, Request("a", (5,), NOTHING, pooling=Pooling.LAST, num_choices=2), "num_choices", "one embedding"),
+        (None, Request("a", (5,), NOTHING, pooling=Pooling.LAST, constraint=DIGITS), "constraint", "generates nothing"),
     ],
 )
 def test_refusals(spec: EmbeddingSpec | None, request_: Request, field_name: str, reason: str) -> None:
