@@ -252,7 +252,10 @@ class SwigluLinear final : public Step {
                  PackedActivations packed)
         : kernels_(kernels), x_(x), out_(out), gate_(gate), up_(up), packed_(packed) {}
 
-    int num_units(const RunArguments &run) const override { return RowUnits(gate_, as_rows(x_.num_rows(run))).count(); }
+    int num_units(const RunArguments &run) const override {
+        const int rows = x_.num_rows(run);
+        return rows == 0 ? 0 : RowUnits(gate_, as_rows(rows)).count();
+    }
 
     void prefetch(int unit, const RunArguments &run) const override {
         Linear::prefetch_unit(gate_, unit, as_rows(x_.num_rows(run)));
