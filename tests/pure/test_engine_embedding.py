@@ -164,10 +164,13 @@ def test_deterministic_runs_cut_the_texts_of_a_decoder(pooling: Pooling, batch_s
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_texts_of_an_encoder_are_never_cut(data: st.DataObject) -> None:
-    """Random arrivals, priorities and aborts, in a cache that is hardly larger than one text."""
+    """Random arrivals, priorities and aborts, in a cache for one text or a few."""
     is_deterministic = data.draw(st.booleans())
     backend = WholeBackend(max_uniform_tokens=3)
-    engine = make_engine(backend, ENCODER, kv_tokens=48, ctx_size=44, batch_size=8, deterministic=is_deterministic)
+    kv_tokens = data.draw(st.sampled_from([48, 128]))
+    engine = make_engine(
+        backend, ENCODER, kv_tokens=kv_tokens, ctx_size=44, batch_size=8, deterministic=is_deterministic
+    )
     texts: dict[str, list[int]] = {}
     aborted = set()
     got: dict[str, Event] = {}
