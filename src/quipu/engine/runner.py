@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -84,7 +83,7 @@ class Runner:
     def compile(self, program: Program) -> Run:
         """What runs another program over the same KV cache, for the parts that `runs` gives."""
         executable = self._backend.compile(program, max_tokens=self._max_run_tokens)
-        return functools.partial(executable.run, kv=self.kv)
+        return lambda batch: executable.run(batch, self.kv)
 
     def runs(self, step: Sequence[Work]) -> Iterable[Sequence[Work]]:
         """The step in parts that are one run each: a single one, unless the engine is deterministic."""
