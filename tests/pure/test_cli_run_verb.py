@@ -195,7 +195,7 @@ def test_metadata_is_shown_as_inspect_does(
         (["/dev/null", "-p", "x"], "not a regular file"),
         (["deepseek-r1:1.5b"], "there is no file 'deepseek-r1:1.5b'"),
         ([], "name a model"),
-        (["FILE", "-p", "x", "--top-p", "3"], "top_p must be between 0 and 1"),
+        (["FILE", "-p", "x", "--top-p", "3"], "top_p must be a number from 0 to 1"),
         (["FILE", "-p", "x", "-f", "/no/such/file"], "cannot be read"),
         (["FILE", "-p", "a\udcff"], "the text on the command line is not UTF-8"),
         (["FILE", "--system", "a\udcff", "-p", "x"], "the text on the command line is not UTF-8"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 from quipu.chat.reasoning import ReasoningParser
 from quipu.chat.tools import ToolParser
 from quipu.types import ChatEvent, Event, FinishReason, ToolCallDelta
+
+_EVENT_FIELDS = tuple(field.name for field in dataclasses.fields(Event))
 
 
 class AnswerDelta(NamedTuple):
@@ -80,17 +83,6 @@ class Answer:
             if finish_reason is FinishReason.STOP and self._parser.calls_tools:
                 finish_reason = FinishReason.TOOL_CALLS
         warnings, self._warnings = self._warnings + event.warnings, ()
-        return ChatEvent(
-            event.request_id,
-            event.token_ids,
-            text,
-            finish_reason,
-            event.usage,
-            event.timings,
-            warnings,
-            event.seed,
-            event.error,
-            event.error_field,
-            reasoning=reasoning,
-            tool_calls=calls,
-        )
+        kept = {name: getattr(event, name) for name in _EVENT_FIELDS}
+        kept |= {"text": text, "finish_reason": finish_reason, "warnings": warnings}
+        return ChatEvent(**kept, reasoning=reasoning, tool_calls=calls)
