@@ -31,8 +31,9 @@ from quipu.engine import Engine, Sampler
 from quipu.engine.native_sampler import NativeSampler
 from quipu.engine.sampler import Draw, Drawn
 from quipu.gguf import GGMLType, GGUFReader
+from quipu.models import EmbeddingSpec
 from quipu.tokenizer import Tokenizer
-from quipu.types import Request, SamplingParams
+from quipu.types import Pooling, Request, SamplingParams
 
 ENGINE, WITH_SAMPLER = "engine", "engine and sampler"
 CTX_SIZE, PROMPT_TOKENS = 2048, 300
@@ -50,8 +51,15 @@ class ScriptedModel:
 
     spec: Spec
 
+    @property
+    def embedding(self) -> EmbeddingSpec:
+        return EmbeddingSpec(Pooling.LAST, self.spec.vocab_size)
+
     def record(self, recorder: Recorder) -> Program:
         return Program((), 1, Value(0, "outputs", self.spec.vocab_size))
+
+    def record_embedding(self, recorder: Recorder, *, scores: bool) -> Program:
+        return self.record(recorder)
 
     def kv_spec(self, k_type: GGMLType, v_type: GGMLType, page_size: int) -> KVSpec:
         return KVSpec(1, 1, 2, 2, k_type, v_type, page_size)

@@ -81,6 +81,7 @@ NB_MODULE(_native, m) {
         "For each number of threads: (number, bytes read per second, seconds until all have met).");
     bind_program(m, kernels_in_use);
     bind_moe(m);
+    bind_encoder(m);
     bind_formats(m);
     bind_sample(m);
 }

@@ -10,5 +10,6 @@ namespace nb = nanobind;
 
 void bind_program(nb::module_ &m, const quipu::Kernels &(*kernels_in_use)());
 void bind_moe(nb::module_ &m);
+void bind_encoder(nb::module_ &m);
 void bind_formats(nb::module_ &m);
 void bind_sample(nb::module_ &m);

@@ -306,13 +306,14 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
             nb::arg("x"), nb::arg("head_dim"), nb::arg("neox"), nb::arg("table"), nb::arg("out"), nb::arg("waits"))
         .def(
             "attention_plan",
-            [](Program &p, int window, int group_size) {
+            [](Program &p, int window, int group_size, bool causal) {
                 require(window >= 0 && group_size > 0, "attention_plan: sizes must be positive");
-                auto plan = std::make_shared<AttentionPlan>(window, group_size);
+                require(causal || window == 0, "attention_plan: a window needs a causal mask");
+                auto plan = std::make_shared<AttentionPlan>(window, group_size, causal);
                 p.append_plan(plan);
                 return plan;
             },
-            nb::arg("window"), nb::arg("group_size"))
+            nb::arg("window"), nb::arg("group_size"), nb::arg("causal"))
         .def(
             "attention",
             [](Program &p, ValueBuffer q, ValueBuffer k, ValueBuffer v, int layer, int num_heads, int num_kv_heads,
@@ -364,15 +365,18 @@ void bind_program(nb::module_ &m, const Kernels &(*kernels_in_use)()) {
             "run",
             [](Program &p, const KvCache &kv, int vocab_size, const Ints &token_ids, const Ints &positions,
                const Ints &query_starts, const Ints &kv_lengths, const Ints &page_tables, const Ints &output_rows,
-               int num_threads) {
-                const RunArguments run =
+               int num_threads, const std::optional<Ints> &token_types) {
+                RunArguments run =
                     make_arguments(p, kv, token_ids, positions, query_starts, kv_lengths, page_tables, output_rows);
+                require(!token_types || int64_t(token_types->size()) == run.num_tokens, "run: one type per token");
+                run.token_types = token_types ? token_types->data() : nullptr;
                 check_arguments(run, vocab_size);
                 nb::gil_scoped_release release;
                 p.run(run, num_threads);
             },
             nb::arg("kv"), nb::arg("vocab_size"), nb::arg("token_ids"), nb::arg("positions"), nb::arg("query_starts"),
-            nb::arg("kv_lengths"), nb::arg("page_tables"), nb::arg("output_rows"), nb::arg("num_threads"))
+            nb::arg("kv_lengths"), nb::arg("page_tables"), nb::arg("output_rows"), nb::arg("num_threads"),
+            nb::arg("token_types").none() = nb::none())
         .def(
             "read",
             [](nb::handle self, ValueBuffer value, int num_rows) {

@@ -84,6 +84,11 @@ struct Kernels {
     // y = silu(gate) * up; y = a + b.
     void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);
     void (*add)(const float *a, const float *b, float *y, int64_t n);
+    // y = (x - mean) / sqrt(variance + epsilon) * weight + bias over the row.
+    void (*layer_norm)(const float *x, const float *weight, const float *bias, float *y, int width, float epsilon);
+    void (*gelu)(const float *x, float *y, int64_t n); // exact
+    void (*gelu_tanh)(const float *x, float *y, int64_t n);
+    void (*tanh)(const float *x, float *y, int64_t n);
     // Rotates heads of one token; cosines and sines [num_rotated / 2].
     void (*rope)(const float *x, float *y, int num_heads, int head_dim, int num_rotated, bool neox,
                  const float *cosines, const float *sines);

@@ -54,6 +54,7 @@ class KvCache {
 struct RunArguments {
     int num_tokens, num_sequences, num_outputs, table_width;
     const int32_t *token_ids, *positions, *query_starts, *kv_lengths, *page_tables, *output_rows;
+    const int32_t *token_types; // or nullptr: all 0
     const KvCache *kv;
 };
 

@@ -23,8 +23,9 @@ struct PackedActivations {
     FloatPanel *float_panels = nullptr;
 };
 
-// The units of attention in a run, and the memory of their partial results: shared by all layers with the same window
-// and number of query heads per KV head.
+// The units of attention in a run, and the memory of their partial results: shared by all layers with the same window,
+// number of query heads per KV head, and mask. Without a causal mask every query of a sequence sees all its keys, as
+// the one at its last position does with it.
 //
 // A unit is a block of queries of one sequence against a chunk of its keys. Chunks lie at multiples of their size,
 // which depends on the number of new tokens alone and is the same for all small ones; so neither the threads nor other
@@ -39,7 +40,8 @@ class AttentionPlan final : public RunPlan {
         int64_t partial_rows; // queries whose partial results lie before those of this query block
     };
 
-    AttentionPlan(int window, int group_size) : window_(window), group_size_(group_size) {}
+    AttentionPlan(int window, int group_size, bool causal)
+        : window_(window), group_size_(group_size), causal_(causal) {}
     // Called while the program is recorded: floats of one query's partial result over all its heads.
     void reserve(int num_kv_heads, int64_t floats_per_query);
     void prepare(const RunArguments &run) override;
@@ -57,6 +59,7 @@ class AttentionPlan final : public RunPlan {
     void append_block(int sequence, int first_token, int num_queries, int first_position, int chunk_size);
 
     int window_, group_size_;
+    bool causal_;
     int max_kv_heads_ = 0;
     int64_t floats_per_query_ = 0;
     std::vector<Unit> units_;

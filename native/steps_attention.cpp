@@ -112,8 +112,8 @@ void AttentionPlan::prepare(const RunArguments &run) {
         const int chunk_size = kChunkKeys * ((num_new + kChunkQueries - 1) / kChunkQueries);
         // Later blocks see more keys: the longest come first, so that the tail of the step is short.
         for (int first = (num_new - 1) / block_size * block_size; first >= 0; first -= block_size)
-            append_block(s, begin + first, std::min(block_size, num_new - first), run.kv_lengths[s] - num_new + first,
-                         chunk_size);
+            append_block(s, begin + first, std::min(block_size, num_new - first),
+                         causal_ ? run.kv_lengths[s] - num_new + first : run.kv_lengths[s] - 1, chunk_size);
     }
     if (partial_rows_ > allocated_rows_) {
         // Not initialized: every part is written before it is read.
@@ -127,7 +127,8 @@ void AttentionPlan::prepare(const RunArguments &run) {
 }
 
 void AttentionPlan::append_block(int sequence, int first_token, int num_queries, int first_position, int chunk_size) {
-    const int end = first_position + num_queries, begin = window_ ? std::max(0, first_position + 1 - window_) : 0;
+    const int end = causal_ ? first_position + num_queries : first_position + 1,
+              begin = window_ ? std::max(0, first_position + 1 - window_) : 0;
     const int first_chunk = begin / chunk_size, num_chunks = (end - 1) / chunk_size + 1 - first_chunk;
     for (int c = 0; c < num_chunks; c++)
         units_.push_back({.sequence = sequence,

@@ -27,6 +27,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("engine",),
     ("convert", "store"),
+    ("api_options",),
+    ("api_vectors",),
     ("api",),
     ("evaluate", "bench"),
     ("server", "compat", "cluster"),

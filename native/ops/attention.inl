@@ -171,7 +171,8 @@ struct AttentionUnit {
 
     // First position that query i sees of a window, and one behind its last.
     int first_seen(int i) const { return shape.window ? std::max(0, work.first_position + i + 1 - shape.window) : 0; }
-    int end_seen(int i) const { return work.first_position + i + 1; }
+    // The bound is met only without a causal mask, where the plan gives every query the last position.
+    int end_seen(int i) const { return std::min(work.first_position + i + 1, work.key_end); }
 };
 
 // q as [key_length][R] per register tile, with all factors of the score.

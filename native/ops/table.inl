@@ -5,6 +5,7 @@
 #include "ops/weights.inl"
 
 #include "ops/elementwise.inl"
+#include "ops/encoder.inl"
 #include "ops/matvec_eights.inl"
 
 #include "ops/matvec_blocks.inl"
@@ -37,6 +38,10 @@ const Kernels kernels = {
     .rms_norm = rms_norm,
     .swiglu = swiglu,
     .add = add,
+    .layer_norm = layer_norm,
+    .gelu = gelu,
+    .gelu_tanh = gelu_tanh,
+    .tanh = tanh,
     .rope = rope,
     .quantize_row = quantize_row,
     .quantize_panel = quantize_panel,

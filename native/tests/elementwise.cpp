@@ -31,7 +31,8 @@ bool same_bits(const float *a, const float *b, int64_t n) {
 
 void check_elementwise(const Kernels &kernels, const Kernels &scalar, Report &report) {
     Random random(1);
-    double norm_error = 0.0, swiglu_error = 0.0, add_error = 0.0, rope_error = 0.0;
+    double norm_error = 0.0, swiglu_error = 0.0, add_error = 0.0, layer_norm_error = 0.0, activation_error = 0.0,
+           rope_error = 0.0;
     for (const int n : {1, 7, 8, 63, 64, 65, 128, 999}) {
         const auto x = random.normals(n), y = random.normals(n);
         std::vector<float> got(n, -1.0f), expected(n, -1.0f);
@@ -44,6 +45,15 @@ void check_elementwise(const Kernels &kernels, const Kernels &scalar, Report &re
         kernels.swiglu(gate.data(), y.data(), got.data(), n);
         scalar.swiglu(gate.data(), y.data(), expected.data(), n);
         swiglu_error = std::fmax(swiglu_error, largest_error(got.data(), expected.data(), n));
+        const auto bias = random.normals(n);
+        kernels.layer_norm(x.data(), y.data(), bias.data(), got.data(), n, 1e-5f);
+        scalar.layer_norm(x.data(), y.data(), bias.data(), expected.data(), n, 1e-5f);
+        layer_norm_error = std::fmax(layer_norm_error, largest_error(got.data(), expected.data(), n));
+        for (const auto activation : {&Kernels::gelu, &Kernels::gelu_tanh, &Kernels::tanh}) {
+            (kernels.*activation)(gate.data(), got.data(), n);
+            (scalar.*activation)(gate.data(), expected.data(), n);
+            activation_error = std::fmax(activation_error, largest_error(got.data(), expected.data(), n));
+        }
         kernels.add(x.data(), y.data(), got.data(), n);
         scalar.add(x.data(), y.data(), expected.data(), n);
         add_error = std::fmax(add_error, largest_error(got.data(), expected.data(), n));
@@ -69,6 +79,8 @@ void check_elementwise(const Kernels &kernels, const Kernels &scalar, Report &re
             rope_error = std::fmax(rope_error, largest_error(got.data(), expected.data(), heads * dim));
         }
     report.check(kernels, "rms_norm", norm_error, 1e-6);
+    report.check(kernels, "layer_norm", layer_norm_error, 2e-6);
+    report.check(kernels, "gelu and tanh", activation_error, 1e-6);
     report.check(kernels, "swiglu", swiglu_error, 1e-6);
     report.check(kernels, "add", add_error, 0.0);
     report.check(kernels, "rope", rope_error, 0.0);

@@ -40,6 +40,19 @@ def append_moe(
     workspace: MoeWorkspace,
     waits: bool,
 ) -> None: ...
+def append_embed_sum(
+    program: Program, tokens: Matrix, positions: Matrix | None, types: Matrix | None, out: ValueBuffer, waits: bool
+) -> None: ...
+def append_layer_norm(
+    program: Program,
+    x: ValueBuffer,
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    epsilon: float,
+    out: ValueBuffer,
+    waits: bool,
+) -> None: ...
+def append_activation(program: Program, name: str, x: ValueBuffer, out: ValueBuffer, waits: bool) -> None: ...
 
 class Team:
     def __init__(self, num_threads: int, owns_cores: bool = ...) -> None: ...
@@ -124,7 +137,7 @@ class Program:
     def rope(
         self, x: ValueBuffer, head_dim: int, neox: bool, table: RopeTable, out: ValueBuffer, waits: bool
     ) -> None: ...
-    def attention_plan(self, window: int, group_size: int) -> AttentionPlan: ...
+    def attention_plan(self, window: int, group_size: int, causal: bool) -> AttentionPlan: ...
     def attention(
         self,
         q: ValueBuffer,
@@ -155,6 +168,7 @@ class Program:
         page_tables: NDArray[np.int32],
         output_rows: NDArray[np.int32],
         num_threads: int,
+        token_types: NDArray[np.int32] | None = None,
     ) -> None: ...
     def read(self, value: ValueBuffer, num_rows: int) -> NDArray[np.float32]: ...
 

@@ -8,70 +8,46 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
+from quipu.api_options import (
+    KV_TYPES,
+    Messages,
+    Prompt,
+    Prompts,
+    ToolChoiceArgument,
+    as_prompts,
+    cache_options,
+    deterministic_by_environment,
+    for_each,
+    is_list,
+    read_kv_types,
+    whole_numbers,
+)
+from quipu.api_vectors import VectorCalls
 from quipu.backends.choice import choose_backend
 from quipu.backends.cpu import measure_threads
-from quipu.backends.program import CACHE_TYPES
-from quipu.chat import (
-    Answer,
-    AnswerParser,
-    ChatTemplate,
-    Tool,
-    ToolChoice,
-    check_tools,
-    read_tool_choice,
-    read_tools,
-)
+from quipu.chat import Answer, ChatEncoder, ChatTemplate, OfferedTools, encode_prompt
 from quipu.chat.constraints import ConstraintCompiler, heal_prompt
-from quipu.engine import (
-    CacheOptions,
-    Engine,
-    EventStream,
-    SharedEngine,
-    available_memory_bytes,
-    choose_threads,
-    read_topology,
-)
+from quipu.engine import Engine, EventStream, SharedEngine, choose_threads, read_topology
 from quipu.engine.memory import parse_kv_size
 from quipu.engine.native_sampler import choose_sampler
 from quipu.engine.saved_state import read_state, write_state
 from quipu.engine.sequence_cache import DEFAULT_FOLDER_BYTES
-from quipu.errors import (
-    ContextLengthError,
-    InsufficientMemoryError,
-    InvalidRequestError,
-    TokenizerError,
-    UsageError,
-)
-from quipu.gguf import GGMLType, GGUFReader
+from quipu.errors import TokenizerError, UsageError
+from quipu.gguf import GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
 from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, SamplingParams
 
-__all__ = ["LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream"]
-
-Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
-"""Text, or token ids."""
-Prompts: TypeAlias = list[str] | list[list[int]] | list[str | list[int]]
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
-"""A conversation: each message has a `role` and a `content`."""
-
-ToolChoiceArgument: TypeAlias = Literal["none", "auto", "required"] | Mapping[str, Any] | None
-"""Whether tools are called; or which, as `{"type": "function", "function": {"name": NAME}}`."""
-
-KV_TYPES = {kv_type.name.lower(): kv_type for kv_type in CACHE_TYPES}
-"""The types that the KV cache can be stored in, by the names that llama.cpp uses."""
-
+__all__ = ["KV_TYPES", "LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream"]
 
 E = TypeVar("E", bound=Event)
-T = TypeVar("T")
 
 
-class LLM:
+class LLM(VectorCalls):
     """A model in a GGUF file, ready to continue text.
 
     Several threads may use one LLM: their requests are computed together.
@@ -117,7 +93,8 @@ class LLM:
             threads: CPU threads; None: QUIPU_THREADS, or as many as measured best for generation, and for prompts one
                 for each physical core that this process may use.
             threads_batch: CPU threads for prompts; None: as `threads` where that is given.
-            kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately.
+            kv_type: how keys and values are cached, a name of `KV_TYPES`; a pair chooses for each separately. Encoders
+                cache nothing, and do without it.
             device: "auto" or "cpu".
             batch_size, ubatch_size: most tokens in a step; the smaller of the two counts.
             kv_size: what the KV cache holds over all requests, in tokens, or in bytes with a unit ("2GiB"); None: one
@@ -143,7 +120,7 @@ class LLM:
         """
         if device not in ("auto", "cpu"):
             raise UsageError(f"device {device!r} is not available in this build; use 'auto' or 'cpu'")
-        kv_types = _kv_types(kv_type)
+        kv_types = read_kv_types(kv_type)
         kv_tokens, kv_bytes = (None, None) if kv_size is None else parse_kv_size(kv_size)
         counts = choose_threads(read_topology(), measure_threads, threads=threads, threads_batch=threads_batch)
         self.threads, self.threads_batch = counts.generation, counts.prompt
@@ -163,12 +140,12 @@ class LLM:
             kv_types=kv_types,
             kv_tokens=kv_tokens,
             kv_bytes=kv_bytes,
-            cache=_cache_options(prefix_cache, cache_bytes, cache_folder, cache_folder_bytes),
+            cache=cache_options(prefix_cache, cache_bytes, cache_folder, cache_folder_bytes),
             fingerprint=self._reader.fingerprint,
             batch_size=batch_size,
             ubatch_size=ubatch_size,
             itl_target_s=itl_target_s,
-            deterministic=_deterministic_by_environment() if deterministic is None else deterministic,
+            deterministic=deterministic_by_environment() if deterministic is None else deterministic,
             compile_constraint=self._constraints.compile if self._constraints is not None else None,
         )
         self.ctx_size = engine.ctx_size
@@ -183,7 +160,7 @@ class LLM:
         self._template_lock = threading.Lock()
         self._template_name = chat_template
         self._template: ChatTemplate | None = None
-        self._shown_tokens: dict[tuple[str, ...], Mapping[int, str]] = {}  # by the markers of a parser
+        self._encoder: ChatEncoder | None = None
         if chat_template is not None:
             self._chat_template()  # a wrong name is found now
 
@@ -269,10 +246,9 @@ class LLM:
             TokenizerError: the prompt is text, and the file has no usable vocabulary.
             EngineError: the request failed. In a list it does not raise: its finish_reason is ERROR.
         """
-        is_batch = _is_list(prompt) and not isinstance(prompt[0], int | float | np.number)
-        items = cast(Prompts, prompt) if is_batch else [prompt]
+        items, is_batch = as_prompts(prompt)
         prompts = [self._encode(item, parse_special) for item in items]
-        constraints = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
+        constraints = for_each(constraint, len(prompts), ConstraintSpec, "constraint")
         if any(constraints):
             healed = [self._heal(*each) for each in zip(items, prompts, constraints, strict=True)]
             prompts, constraints = [ids for ids, _ in healed], [one for _, one in healed]
@@ -370,43 +346,26 @@ class LLM:
                 `generate`.
             ContextLengthError, TokenizerError, EngineError: as for `generate`.
         """
-        is_batch = _is_list(messages) and _is_list(messages[0])
+        is_batch = is_list(messages) and is_list(messages[0])
         conversations = cast(Sequence[Messages], messages if is_batch else [messages])
-        template = self._chat_template()
-        offered = read_tools(check_tools(tools))
-        choice = read_tool_choice(tool_choice, offered, parallel_tool_calls)
-        if constraint is not None and choice.mode != "none":
-            raise InvalidRequestError(
-                "constraint cannot be combined with tools, whose calls it would forbid; leave out one of them, or set "
-                "tool_choice to 'none'",
-                field="constraint",
-            )
-        if choice.mode == "none":
-            tools, offered = None, ()
-        rendered = [template.render(conversation, tools=tools, **variables) for conversation in conversations]
-        prompts = [self._encode_chat(prompt.text) for prompt in rendered]
-        parsers = [template.answer_parser(prompt.text, tools=offered, choice=choice) for prompt in rendered]
-        shown = [self._tokens_shown(parser.markers) for parser in parsers]
-        answers = [Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
-        given = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
-        texts = [prompt.text for prompt in rendered]
-        constraints = [
-            _after_reasoning(one, parser)
-            if one is not None
-            else self._tool_constraint(offered, choice, text, shown_here)
-            for one, parser, text, shown_here in zip(given, parsers, texts, shown, strict=True)
+        encoder = self._chat_encoder()
+        offered = OfferedTools.read(tools, tool_choice, parallel_tool_calls, is_constrained=constraint is not None)
+        constraints = for_each(constraint, len(conversations), ConstraintSpec, "constraint")
+        prompts = [
+            encoder.encode(conversation, offered, one, variables)
+            for conversation, one in zip(conversations, constraints, strict=True)
         ]
         by_id: dict[str, Answer] = {}
         events = self._submit(
-            prompts,
+            [prompt.token_ids for prompt in prompts],
             sampling,
             lambda event: by_id[event.request_id].translate(event),
-            shown,
-            constraints,
+            [prompt.shown_tokens for prompt in prompts],
+            [prompt.constraint for prompt in prompts],
             streamed=stream,
             cache_salt=cache_salt,
         )
-        by_id.update(zip(events.request_ids, answers, strict=True))
+        by_id.update(zip(events.request_ids, [prompt.answer for prompt in prompts], strict=True))
         if stream:
             return events
         completions = _fold(events)
@@ -428,7 +387,7 @@ class LLM:
         if sampling is None:
             sampling = self.default_sampling
         num_prompts = len(prompts)
-        samplings = _for_each(sampling, num_prompts, SamplingParams, "sampling")
+        samplings = for_each(sampling, num_prompts, SamplingParams, "sampling")
         each = zip(prompts, samplings, shown or [{}] * num_prompts, constraints or [None] * num_prompts, strict=True)
         for token_ids, one, shown_tokens, constraint in each:
             request_id = shared.new_id()
@@ -532,45 +491,10 @@ class LLM:
         """
         return self.tokenizer.decode(token_ids)
 
-    def logits(self, token_ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """float32 [number of ids, vocab_size]: row i scores the token that follows ids 0 ... i.
-
-        Raises:
-            InvalidRequestError: there are no ids, or one is not in the vocabulary.
-            ContextLengthError: there are more ids than the context holds.
-            InsufficientMemoryError: the result does not fit the free memory.
-            EngineError: the computation failed.
-        """
-        shared = self._open_engine()
-        ids = _whole_numbers(token_ids)
-        if len(ids) > self.ctx_size:
-            raise ContextLengthError(len(ids), self.ctx_size)
-        self._check_result(len(ids))
-        request = Request(shared.new_id(), ids, SamplingParams(max_tokens=0), prompt_logits=True, streamed=False)
-        result = np.empty((len(ids), self.vocab_size), dtype=np.float32)
-        num_rows = 0
-        with EventStream(shared, shared.submit([request]), [request.request_id], lambda event: event) as stream:
-            for event in stream:
-                if event.logits is not None:
-                    result[num_rows : num_rows + len(event.logits)] = event.logits
-                    num_rows += len(event.logits)
-        assert num_rows == len(ids)
-        return result
-
-    def _check_result(self, num_rows: int) -> None:
-        needed_bytes, available_bytes = 4 * num_rows * self.vocab_size, available_memory_bytes()
-        if available_bytes is not None and needed_bytes > available_bytes:
-            raise InsufficientMemoryError(
-                f"the logits of {num_rows} tokens take {needed_bytes} bytes but {available_bytes} are free; pass fewer",
-                needed_bytes=needed_bytes,
-                available_bytes=available_bytes,
-            )
-
     def _encode(self, prompt: Any, parse_special: bool) -> Sequence[int]:
         if not isinstance(prompt, str):
-            return _whole_numbers(prompt)
-        token_ids = self.tokenizer.encode(prompt, parse_special=parse_special)
-        return _without_second_bos(token_ids, self.tokenizer)
+            return whole_numbers(prompt)
+        return encode_prompt(self.tokenizer, prompt, parse_special=parse_special)
 
     def _heal(
         self, prompt: Any, token_ids: Sequence[int], constraint: ConstraintSpec | None
@@ -579,41 +503,6 @@ class LLM:
         if constraint is None or not isinstance(prompt, str) or self._constraints is None:
             return token_ids, constraint
         return heal_prompt(token_ids, constraint, self._constraints)
-
-    def _encode_chat(self, text: str) -> Sequence[int]:
-        """A rendered conversation as tokens. Templates write BOS or leave it to the tokenizer: it comes once."""
-        tokenizer = self.tokenizer
-        token_ids = tokenizer.encode(text, add_special=False, parse_special=True)
-        if tokenizer.add_bos and tokenizer.bos_token_id is not None:
-            token_ids.insert(0, tokenizer.bos_token_id)
-        return _without_second_bos(token_ids, tokenizer)
-
-    def _tokens_shown(self, markers: tuple[str, ...]) -> Mapping[int, str]:
-        """Those of `markers` that are one token: text leaves control tokens out, but the parser has to see them."""
-        if markers not in self._shown_tokens:
-            tokenizer = self.tokenizer
-            encoded = [(text, tokenizer.encode(text, add_special=False, parse_special=True)) for text in markers]
-            self._shown_tokens[markers] = {
-                ids[0]: text
-                for text, ids in encoded
-                if len(ids) == 1 and tokenizer.token_bytes(ids[0]) == text.encode("utf-8")
-            }
-        return self._shown_tokens[markers]
-
-    def _tool_constraint(
-        self, tools: Sequence[Tool], choice: ToolChoice, prompt: str, shown: Mapping[int, str]
-    ) -> ConstraintSpec | None:
-        """What holds an answer to the tools of its request; None where it may be anything."""
-        if not tools:
-            return None
-        control_ids = self.tokenizer.control_token_ids | self.tokenizer.end_of_generation_ids
-        token_ids = {text: token_id for token_id, text in shown.items() if token_id in control_ids}
-        grammar = self._chat_template().tool_grammar(tools, choice, prompt, token_ids)
-        if grammar is None or grammar.after:  # a trigger in the middle of reasoning would end it
-            return None
-        return ConstraintSpec.lark(
-            grammar.source, triggers=grammar.triggers, includes_trigger=bool(grammar.triggers), field="tools"
-        )
 
     # --- resources ---------------------------------------------------------------------------------------------------
 
@@ -646,6 +535,12 @@ class LLM:
                 self._template = ChatTemplate.from_gguf(self._reader.metadata, self._template_name)
             return self._template
 
+    def _chat_encoder(self) -> ChatEncoder:
+        template = self._chat_template()
+        if self._encoder is None:
+            self._encoder = ChatEncoder(template, self.tokenizer)
+        return self._encoder
+
 
 def _fold(stream: EventStream[E]) -> list[Completion]:
     """What all events of each request come to."""
@@ -654,71 +549,6 @@ def _fold(stream: EventStream[E]) -> list[Completion]:
         for event in stream:
             events[event.request_id].append(event)
     return [Completion.of(of_one) for of_one in events.values()]
-
-
-def _is_list(value: Any) -> bool:
-    """Whether it is a list, or the like, with something in it. Texts and arrays are not."""
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
-
-
-def _for_each(given: T | Sequence[T], num_prompts: int, kind: type[Any], field: str) -> Sequence[T]:
-    """One for every prompt: what was given for all of them, or for each."""
-    if given is None or isinstance(given, kind):
-        return [cast(T, given)] * num_prompts
-    each = cast(Sequence[T], given)
-    if not _is_list(each) or not all(one is None or isinstance(one, kind) for one in each):
-        raise InvalidRequestError(f"{field} must be a {kind.__name__}, or one for each prompt", field=field)
-    if len(each) != num_prompts:
-        raise InvalidRequestError(
-            f"there are {len(each)} {field} parameters for {num_prompts} prompts; give one, or one for each",
-            field=field,
-        )
-    return each
-
-
-def _after_reasoning(constraint: ConstraintSpec | None, parser: AnswerParser) -> ConstraintSpec | None:
-    """The constraint, from the end of the reasoning on where the prompt has begun it."""
-    triggers = parser.answer_triggers
-    if constraint is None or constraint.triggers or not triggers:
-        return constraint
-    return dataclasses.replace(constraint, triggers=triggers, is_required=True, leading_whitespace=True)
-
-
-def _whole_numbers(token_ids: Any) -> tuple[int, ...]:
-    """Token ids as a tuple; whether they are whole numbers of the vocabulary is checked by the engine."""
-    if isinstance(token_ids, np.ndarray):
-        return tuple(token_ids.tolist())
-    if isinstance(token_ids, str | bytes) or not isinstance(token_ids, Iterable):
-        raise InvalidRequestError("a prompt is text or a list of token ids", field="prompt")
-    return tuple(token_ids)
-
-
-def _without_second_bos(token_ids: list[int], tokenizer: Tokenizer) -> list[int]:
-    bos = tokenizer.bos_token_id
-    return token_ids[1:] if bos is not None and token_ids[:2] == [bos, bos] else token_ids
-
-
-def _cache_options(
-    enabled: bool, max_bytes: int | None, folder: str | os.PathLike[str] | None, folder_bytes: int
-) -> CacheOptions:
-    for name, size in (("cache_bytes", max_bytes), ("cache_folder_bytes", folder_bytes)):
-        if size is not None and size < 0:
-            raise UsageError(f"{name} must be 0 or more, not {size}")
-    return CacheOptions(enabled and max_bytes != 0, max_bytes, None if folder is None else Path(folder), folder_bytes)
-
-
-def _deterministic_by_environment() -> bool:
-    value = os.environ.get("QUIPU_DETERMINISTIC", "0")
-    if value not in ("0", "1"):
-        raise UsageError(f"QUIPU_DETERMINISTIC must be 0 or 1, not {value!r}")
-    return value == "1"
-
-
-def _kv_types(kv_type: str | tuple[str, str]) -> tuple[GGMLType, GGMLType]:
-    names = (kv_type, kv_type) if isinstance(kv_type, str) else tuple(kv_type)
-    if len(names) != 2 or not all(isinstance(name, str) and name.lower() in KV_TYPES for name in names):
-        raise UsageError(f"kv_type must be one of {', '.join(KV_TYPES)}, or a pair of them, not {kv_type!r}")
-    return KV_TYPES[names[0].lower()], KV_TYPES[names[1].lower()]
 
 
 def _open_tokenizer(reader: GGUFReader) -> tuple[Tokenizer | None, TokenizerError | None]:

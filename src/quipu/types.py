@@ -55,6 +55,16 @@ _SAMPLER_ALIASES: Mapping[str, str] = MappingProxyType(
 )
 
 
+class Pooling(StrEnum):
+    """How the vectors of a text's tokens become its embedding."""
+
+    NONE = "none"  # they stay: one vector per token
+    MEAN = "mean"
+    CLS = "cls"  # the first token's
+    LAST = "last"
+    RANK = "rank"  # the first token's, through the classification head, to scores
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen. Defaults and the order of steps are llama.cpp's.
@@ -500,6 +510,8 @@ class Request:
         context_shift: when the context is full, drop the oldest half instead of ending, with a warning.
         keep: tokens at the beginning that a context shift never drops; -1: the whole prompt.
         constraint: what the answer must look like; None: anything.
+        pooling: give the embedding of the prompt, pooled this way, instead of generating; `max_tokens` is 0 then.
+        token_types: for a pair of texts which of them each token is of; empty: all 0.
     """
 
     request_id: str
@@ -517,6 +529,8 @@ class Request:
     context_shift: bool = False
     keep: int = 0
     constraint: ConstraintSpec | None = None
+    pooling: Pooling | None = None
+    token_types: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _require(
@@ -571,6 +585,8 @@ class Event:
         reuse: what the prefix cache did for the prompt; None until the request has begun.
         logprobs: one for each of `token_ids`, where asked for.
         prompt_logprobs: of the prompt tokens whose logprobs this step found, where asked for; the first has none.
+        embedding: float32, where the request asked for it, with the last event: [length], [tokens, length] without
+            pooling, [scores] of a rank.
     """
 
     request_id: str
@@ -588,6 +604,7 @@ class Event:
     reuse: Reuse | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    embedding: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from quipu.engine import Engine, ReferenceSampler
 from quipu.engine.sampler import Draw, request_chain
 from quipu.engine.token_texts import TokenTexts
 from quipu.gguf import GGMLType
-from quipu.types import FinishReason, SamplingParams
+from quipu.models import EmbeddingSpec
+from quipu.types import FinishReason, Pooling, SamplingParams
 
 VOCAB = 48
 END = 0  # ends a generation
@@ -47,11 +48,16 @@ class ScriptedModel:
     """Counts how often it is recorded."""
 
     spec: ScriptedSpec = ScriptedSpec()
+    embedding: EmbeddingSpec = field(default_factory=lambda: EmbeddingSpec(Pooling.LAST, VOCAB))
     num_recordings: int = 0
 
     def record(self, recorder: Recorder) -> Program:
         self.num_recordings += 1
         return Program((), 1, Value(0, "outputs", VOCAB))
+
+    def record_embedding(self, recorder: Recorder, *, scores: bool) -> Program:
+        """Gives the same as `record`: what the other tests call logits are vectors here."""
+        return self.record(recorder)
 
     def kv_spec(self, k_type: GGMLType, v_type: GGMLType, page_size: int) -> KVSpec:
         return KVSpec(1, 1, 2, 2, k_type, v_type, page_size)

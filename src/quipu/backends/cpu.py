@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quipu import _native
-from quipu.backends.program import Batch, KVSpec, KVStorage, Op, Program, RopeParams, Value, Weight
+from quipu.backends.program import Batch, KVSpec, KVStorage, Op, Program, RopeParams, Value, Weight, embed_limits
 from quipu.quant import dequantize
 
 
@@ -119,6 +119,7 @@ class CPUExecutable:
         self._result = compiler.buffers[program.result.index]
         self._vocab_size = compiler.vocab_size
         self._attention_shapes = compiler.attention_shapes
+        self._embed_limits = embed_limits(program)
         self._num_threads = team.num_threads
         self._few_token_threads = few_token_threads
 
@@ -127,7 +128,7 @@ class CPUExecutable:
         return int(self._native.num_steps)
 
     def run(self, batch: Batch, kv: KVStorage) -> NDArray[np.float32]:
-        """Execute one step and return logits float32 [O, vocab], valid until the next run.
+        """Execute one step and return float32 [O, width of the result], valid until the next run.
 
         Raises:
             ValueError: an index of the batch is out of range; checked before anything is written.
@@ -137,6 +138,7 @@ class CPUExecutable:
         for layer, *shape in self._attention_shapes:
             assert layer < spec.num_layers
             assert shape == [spec.num_kv_heads, spec.key_length, spec.value_length]
+        self._embed_limits.check(batch)
         self._native.run(
             kv.native,
             self._vocab_size,
@@ -147,9 +149,10 @@ class CPUExecutable:
             batch.page_tables,
             batch.output_rows,
             self._few_token_threads if len(batch.token_ids) <= _FEW_TOKENS else self._num_threads,
+            batch.token_types,
         )
-        logits: NDArray[np.float32] = self._native.read(self._result, len(batch.output_rows))
-        return logits
+        result: NDArray[np.float32] = self._native.read(self._result, len(batch.output_rows))
+        return result
 
 
 # Resource names, beside slot numbers.
@@ -179,7 +182,8 @@ class _Compiler:
         self._position = 0  # of the op being compiled
         self._matrices: dict[str, _native.Matrix] = {}
         self._rope_tables: dict[int, _native.RopeTable] = {}
-        self._attention_plans: dict[tuple[int, int], _native.AttentionPlan] = {}  # by window and heads per KV head
+        # By window, heads per KV head, and whether it is causal.
+        self._attention_plans: dict[tuple[int, int, bool], _native.AttentionPlan] = {}
         self._packed_value: tuple[int, _native.ActivationUses] | None = None
         self._moe_layers: dict[int, _native.MoeLayer] = {}  # by position of the op
         self._moe_workspace: _native.MoeWorkspace | None = None
@@ -283,7 +287,12 @@ class _Compiler:
         table = self._matrix(op.weights[0])
         self.vocab_size = table.rows
         waits = self._waits_for(op)
-        self._native.embed(table, self._buffer(op.outputs[0]), waits)
+        output = self._buffer(op.outputs[0])
+        if op.weights[1:] == (None, None):
+            self._native.embed(table, output, waits)
+            return
+        positions, types = (None if weight is None else self._matrix(weight) for weight in op.weights[1:])
+        _native.append_embed_sum(self._native, table, positions, types, output, waits)
 
     def _compile_rms_norm(self, op: Op) -> None:
         if self._feeds_only_products(op):
@@ -298,6 +307,17 @@ class _Compiler:
             self._buffer(op.outputs[0]),
             waits,
         )
+
+    def _compile_layer_norm(self, op: Op) -> None:
+        waits = self._waits_for(op)
+        x, output = (self._buffer(value) for value in (*op.inputs, *op.outputs))
+        weight, bias = (self._vector(vector) for vector in op.weights)
+        _native.append_layer_norm(self._native, x, weight, bias, op.attributes["epsilon"], output, waits)
+
+    def _compile_activation(self, op: Op) -> None:
+        waits = self._waits_for(op)
+        x, output = (self._buffer(value) for value in (*op.inputs, *op.outputs))
+        _native.append_activation(self._native, op.attributes["function"], x, output, waits)
 
     def _feeds_only_products(self, op: Op) -> bool:
         """Whether the very next op is the only one that reads this whole-row norm, and is a matrix product."""
@@ -430,17 +450,17 @@ class _Compiler:
             attributes["scale"],
             attributes["softcap"] or 0.0,
             None if sinks is None else self._vector(sinks),
-            self._attention_plan(attributes["window"] or 0, num_heads // num_kv_heads),
+            self._attention_plan(attributes["window"] or 0, num_heads // num_kv_heads, attributes["causal"]),
             self._buffer(op.outputs[0]),
             waits,
         )
         # The step has a barrier of its own between writing the cache and reading it.
         self._written, self._read = set(self._slots_for(op.outputs)), set(self._slots_for([q]))
 
-    def _attention_plan(self, window: int, group_size: int) -> _native.AttentionPlan:
-        key = window, group_size
+    def _attention_plan(self, window: int, group_size: int, causal: bool) -> _native.AttentionPlan:
+        key = window, group_size, causal
         if key not in self._attention_plans:
-            self._attention_plans[key] = self._native.attention_plan(window, group_size)
+            self._attention_plans[key] = self._native.attention_plan(window, group_size, causal)
         return self._attention_plans[key]
 
     def _compile_swiglu(self, op: Op) -> None:

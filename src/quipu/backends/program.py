@@ -1,7 +1,7 @@
 """Programs: model code records coarse ops; a backend compiles the record once and replays it every step.
 
 Nothing here computes. A `Recorder` checks shapes while model code runs and appends `Op`s to a `Program`. Row counts
-are symbolic: a value has `rows` "tokens" (every token of the step) or "outputs" (the tokens whose logits are wanted);
+are symbolic: a value has `rows` "tokens" (every token of the step) or "outputs" (the tokens whose results are wanted);
 the counts themselves, positions, page tables and ids arrive with each run, in a `Batch`.
 """
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from quipu.gguf.types import GGMLType
 
 Rows = Literal["tokens", "outputs"]
+Activation = Literal["gelu", "gelu_tanh", "tanh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,18 @@ class KVSpec:
 
 
 OpName = Literal[
-    "embed", "rms_norm", "linear", "rope", "attention", "swiglu", "swiglu_linear", "moe", "add", "select_outputs"
+    "embed",
+    "rms_norm",
+    "layer_norm",
+    "linear",
+    "rope",
+    "attention",
+    "activation",
+    "swiglu",
+    "swiglu_linear",
+    "moe",
+    "add",
+    "select_outputs",
 ]
 
 
@@ -180,7 +192,7 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A recorded forward pass. `result` holds one row of logits per output."""
+    """A recorded forward pass. `result` holds one row per output: logits, or what the program gives instead."""
 
     ops: tuple[Op, ...]
     num_values: int
@@ -200,6 +212,7 @@ class Batch:
         kv_lengths: int32 [S]; tokens in the cache once this step has written its own.
         page_tables: int32 [S, P]; position p of sequence s lives in page page_tables[s, p // page_size].
         output_rows: int32 [O]; ascending token indices whose logits are wanted.
+        token_types: int32 [T], which segment of a pair each token is of; None: all 0.
     """
 
     token_ids: NDArray[np.int32]
@@ -208,6 +221,36 @@ class Batch:
     kv_lengths: NDArray[np.int32]
     page_tables: NDArray[np.int32]
     output_rows: NDArray[np.int32]
+    token_types: NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedLimits:
+    """How many rows the embedding tables beside that of the tokens have; None where there is none."""
+
+    num_positions: int | None
+    num_types: int | None
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError if the batch asks for a row that a table does not have."""
+        if self.num_positions is not None and batch.positions.max() >= self.num_positions:
+            raise ValueError(f"positions go to {batch.positions.max()}, but the table has {self.num_positions} rows")
+        if self.num_types is not None and batch.token_types is not None:
+            lowest, highest = batch.token_types.min(), batch.token_types.max()
+            if lowest < 0 or highest >= self.num_types:
+                raise ValueError(f"token_types go from {lowest} to {highest}, the table has {self.num_types} rows")
+
+
+def embed_limits(program: Program) -> EmbedLimits:
+    """The sizes of the tables that the program's embedding adds up."""
+    found: list[list[int]] = [[], []]
+    for op in program.ops:
+        if op.name == "embed":
+            for sizes, table in zip(found, op.weights[1:], strict=True):
+                if table is not None:
+                    sizes.append(table.shape[0])
+    num_positions, num_types = (min(sizes, default=None) for sizes in found)
+    return EmbedLimits(num_positions, num_types)
 
 
 class KVStorage(Protocol):
@@ -235,7 +278,7 @@ class Executable(Protocol):
     """A compiled program."""
 
     def run(self, batch: Batch, kv: KVStorage) -> NDArray[np.float32]:
-        """Execute one step and return logits float32 [O, vocab]. The array is valid until the next run."""
+        """Execute one step and return float32 [O, width of the result]. The array is valid until the next run."""
 
 
 class Backend(Protocol):
@@ -265,10 +308,15 @@ class Recorder:
         self._ops: list[Op] = []
         self._num_values = 0
 
-    def embed(self, table: Weight) -> Value:
-        """Rows of `table` [vocab, width] at the step's token ids."""
+    def embed(self, table: Weight, positions: Weight | None = None, types: Weight | None = None) -> Value:
+        """Rows of `table` [vocab, width] at the step's token ids, plus those of `types` [types, width] at the tokens'
+        types and of `positions` [context, width] at their positions (arXiv:1810.04805).
+        """
+        for other in (positions, types):
+            if other is not None and other.shape[1] != table.shape[1]:
+                raise ValueError(f"{other.name} has rows of {other.shape[1]} values, {table.name} of {table.shape[1]}")
         output = self._value("tokens", table.shape[1])
-        self._record("embed", (), (output,), (table,))
+        self._record("embed", (), (output,), (table, positions, types))
         return output
 
     def rms_norm(self, x: Value, weight: Weight, epsilon: float) -> Value:
@@ -278,6 +326,14 @@ class Recorder:
             raise ValueError(f"{weight.name}: norm over {group} values does not divide rows of {x.width}")
         output = self._value(x.rows, x.width)
         self._record("rms_norm", (x,), (output,), (weight,), epsilon=epsilon)
+        return output
+
+    def layer_norm(self, x: Value, weight: Weight, bias: Weight, epsilon: float) -> Value:
+        """(x - mean) / sqrt(variance + epsilon) * weight + bias over each row (arXiv:1607.06450)."""
+        for vector in (weight, bias):
+            self._check_columns(x, vector)
+        output = self._value(x.rows, x.width)
+        self._record("layer_norm", (x,), (output,), (weight, bias), epsilon=epsilon)
         return output
 
     def linear(
@@ -373,8 +429,9 @@ class Recorder:
         window: int | None = None,
         softcap: float | None = None,
         sinks: Weight | None = None,
+        causal: bool = True,
     ) -> Value:
-        """Append k and v to the cache of `layer`, then causal attention of q over it (grouped heads, arXiv:2305.13245).
+        """Append k and v to the cache of `layer`, then attention of q over it (grouped heads, arXiv:2305.13245).
 
         q [T, num_heads * key_length], k [T, num_kv_heads * key_length], v [T, num_kv_heads * value_length]
         -> [T, num_heads * value_length].
@@ -384,6 +441,9 @@ class Recorder:
             window: a token sees this many tokens up to and with itself (arXiv:2004.05150); None: all.
             softcap: scores become softcap * tanh(score / softcap) (arXiv:2408.00118); None: they stay.
             sinks: one logit per head that takes part in the softmax and has no value (arXiv:2309.17453).
+            causal: a token sees those up to and with itself; otherwise all that are in the cache once this step has
+                written its own. An encoder computes a sequence in one step, so it sees the whole of it, and its layers
+                can share one layer of the cache.
         """
         if num_heads % num_kv_heads or q.width % num_heads or v.width % num_kv_heads:
             raise ValueError(f"attention: {num_heads} heads, {num_kv_heads} KV heads, widths {q.width} and {v.width}")
@@ -393,6 +453,8 @@ class Recorder:
             raise ValueError(f"attention: a window of {window} or a soft cap of {softcap} is not positive")
         if sinks is not None and sinks.shape[1] != num_heads:
             raise ValueError(f"{sinks.name} has {sinks.shape[1]} values, not one for each of {num_heads} heads")
+        if window is not None and not causal:
+            raise ValueError("attention: a window needs a causal mask")
         output = self._value(q.rows, v.width // num_kv_heads * num_heads)
         self._record(
             "attention",
@@ -405,7 +467,16 @@ class Recorder:
             scale=scale,
             window=window,
             softcap=softcap,
+            causal=causal,
         )
+        return output
+
+    def activation(self, x: Value, function: Activation) -> Value:
+        """A function of each value: "gelu" is x times the normal distribution function and "gelu_tanh" its usual
+        approximation (both arXiv:1606.08415); "tanh" is the hyperbolic tangent.
+        """
+        output = self._value(x.rows, x.width)
+        self._record("activation", (x,), (output,), function=function)
         return output
 
     def add(self, x: Value, y: Value) -> Value:
@@ -423,7 +494,7 @@ class Recorder:
         return output
 
     def finish(self, result: Value) -> Program:
-        """The program, with `result` as its logits."""
+        """The program, with `result` as its logits, or as what it gives instead."""
         if result.rows != "outputs":
             raise ValueError("the result of a program has one row per output; call select_outputs first")
         return Program(tuple(self._ops), self._num_values, result)

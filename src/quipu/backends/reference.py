@@ -8,7 +8,8 @@ model needs no more memory than its file. Sums that are cheap to make in float64
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from quipu.backends.program import (
     RopeParams,
     Weight,
     cache_row_bytes,
+    embed_limits,
     padded_length,
 )
 from quipu.gguf.types import GGMLType
@@ -103,6 +105,7 @@ class ReferenceExecutable:
         self._weights = _WeightReader(weight_cache_bytes)
         tables = [op.weights[0] for op in program.ops if op.name == "embed"]
         self._vocab_size = min(table.shape[0] for table in tables if table is not None)
+        self._embed_limits = embed_limits(program)
 
     def run(self, batch: Batch, kv: KVStorage) -> Array:
         """Execute one step and return logits float32 [O, vocab].
@@ -112,6 +115,7 @@ class ReferenceExecutable:
         """
         assert isinstance(kv, ReferenceKVStorage)
         _check_batch(batch, kv, self._vocab_size, self._max_tokens)
+        self._embed_limits.check(batch)
         step = _Step(batch, kv, self._weights)
         values: dict[int, Array] = {}
         for op in self._program.ops:
@@ -165,10 +169,13 @@ class _Step:
         """The outputs of `op`."""
         match op.name:
             case "embed":
-                return [self._weights.rows(_present(op.weights[0]), self._batch.token_ids)]
+                return [self._embed(*op.weights)]
             case "rms_norm":
                 weight = self._weights.vector(_present(op.weights[0]))
                 return [rms_norm(inputs[0], weight, op.attributes["epsilon"])]
+            case "layer_norm":
+                weight, bias = (self._weights.vector(_present(vector)) for vector in op.weights)
+                return [layer_norm(inputs[0], weight, bias, op.attributes["epsilon"])]
             case "linear":
                 return self._linear(op, inputs)
             case "swiglu_linear":
@@ -176,6 +183,8 @@ class _Step:
                 return [swiglu(gate, up)]
             case "moe":
                 return [self._moe(op, *inputs)]
+            case "activation":
+                return [ACTIVATIONS[op.attributes["function"]](inputs[0].astype(np.float64)).astype(np.float32)]
             case "swiglu":
                 return [swiglu(inputs[0], inputs[1])]
             case "rope":
@@ -186,6 +195,16 @@ class _Step:
                 return [inputs[0] + inputs[1]]
             case "select_outputs":
                 return [inputs[0][self._batch.output_rows]]
+
+    def _embed(self, table: Weight | None, positions: Weight | None, types: Weight | None) -> Array:
+        batch = self._batch
+        rows = self._weights.rows(_present(table), batch.token_ids)
+        if types is not None:
+            token_types = np.zeros_like(batch.token_ids) if batch.token_types is None else batch.token_types
+            rows += self._weights.rows(types, token_types)
+        if positions is not None:
+            rows += self._weights.rows(positions, batch.positions)
+        return rows
 
     def _linear(self, op: Op, inputs: list[Array]) -> list[Array]:
         count = op.attributes["num_weights"]
@@ -251,6 +270,7 @@ class _Step:
                 op.attributes["scale"],
                 window=op.attributes["window"],
                 softcap=op.attributes["softcap"],
+                causal=op.attributes["causal"],
                 sinks=None if sinks is None else self._weights.vector(sinks),
             )
         return output
@@ -278,6 +298,32 @@ def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
     scale = 1.0 / np.sqrt(np.mean(np.square(groups), axis=-1, keepdims=True) + epsilon)
     normalized: Array = (groups * scale * weight).astype(np.float32)
     return normalized.reshape(x.shape)
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
+    """(x - mean) / sqrt(variance + epsilon) * weight + bias over each row (arXiv:1607.06450)."""
+    centred = x - x.mean(axis=-1, keepdims=True, dtype=np.float64)
+    scale = 1.0 / np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + epsilon)
+    normalized: Array = (centred * scale * weight + bias).astype(np.float32)
+    return normalized
+
+
+def gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """x times the normal distribution function (arXiv:1606.08415)."""
+    result: NDArray[np.float64] = 0.5 * x * (1.0 + _erf(x * math.sqrt(0.5)))
+    return result
+
+
+def gelu_tanh(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The approximation of gelu by a hyperbolic tangent, of the same paper."""
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = MappingProxyType(
+    {"gelu": gelu, "gelu_tanh": gelu_tanh, "tanh": np.tanh}
+)
 
 
 def swiglu(gate: Array, up: Array) -> Array:
@@ -337,14 +383,15 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Array | None = None,
+    causal: bool = True,
 ) -> Array:
-    """Causal attention of one sequence.
+    """Attention of one sequence.
 
     Args:
         q: float32 [n, heads, key length].
         keys: float32 [length, KV heads, key length]; row p is the token at position p.
         values: float32 [length, KV heads, value length].
-        positions: int32 [n], of the queries; each sees the keys up to its own position.
+        positions: int32 [n], of the queries; each sees the keys up to its own position, or without `causal` all.
         scale: multiplies q @ k.
         window: a query sees this many tokens up to its own; None: all.
         softcap: scores become softcap * tanh(score / softcap).
@@ -360,8 +407,9 @@ def attend(
     scores = np.einsum("nkgd,lkd->kgnl", grouped, keys, optimize=True).astype(np.float64) * scale
     if softcap is not None:
         scores = np.tanh(scores / softcap) * softcap
-    distance = positions[:, None] - np.arange(length)
-    scores[..., (distance < 0) | (distance >= (length if window is None else window))] = -math.inf
+    if causal:
+        distance = positions[:, None] - np.arange(length)
+        scores[..., (distance < 0) | (distance >= (length if window is None else window))] = -math.inf
     highest = scores.max(axis=-1, keepdims=True)
     sink = None if sinks is None else sinks.astype(np.float64).reshape(num_kv_heads, group_size, 1, 1)
     if sink is not None:

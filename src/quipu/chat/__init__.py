@@ -9,6 +9,7 @@ from quipu.chat.builtin import BUILTIN_TEMPLATES, builtin_template
 from quipu.chat.capabilities import TemplateCapabilities
 from quipu.chat.limits import RenderLimits
 from quipu.chat.messages import check_messages, check_tools
+from quipu.chat.prompts import ChatEncoder, ChatPrompt, OfferedTools, encode_prompt
 from quipu.chat.reasoning import ReasoningDelta, ReasoningParser
 from quipu.chat.render import render_template
 from quipu.chat.template import ChatTemplate, RenderedPrompt
@@ -19,7 +20,10 @@ __all__ = [
     "Answer",
     "AnswerDelta",
     "AnswerParser",
+    "ChatEncoder",
+    "ChatPrompt",
     "ChatTemplate",
+    "OfferedTools",
     "ReasoningDelta",
     "ReasoningParser",
     "RenderLimits",
@@ -32,6 +36,7 @@ __all__ = [
     "builtin_template",
     "check_messages",
     "check_tools",
+    "encode_prompt",
     "read_tool_choice",
     "read_tools",
     "render_template",

@@ -57,6 +57,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
         "run": Verb("quipu.cli.run", "run", "talk to a model, or have it complete a prompt"),
         "tokenize": Verb("quipu.cli.tokenize", "tokenize", "show the tokens of a text"),
         "inspect": Verb("quipu.cli.inspect", "inspect", "show what is inside a GGUF file"),
+        "convert": Verb("quipu.cli.convert", "convert", "make a GGUF file from a published model"),
         "bench": Verb("quipu.cli.bench", "bench", "measure speed against this machine's memory bandwidth"),
         "doctor": Verb("quipu.cli.doctor", "doctor", "show what this machine offers, and why anything is slow"),
         "help": Verb("quipu.cli.help", "show_help", "show this list, or the options of one verb"),

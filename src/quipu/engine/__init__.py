@@ -1,5 +1,6 @@
 """Continuing many token sequences at once: requests, pages, scheduler, runner, sampler, and the step that ties them."""
 
+from quipu.engine.embedding_calls import RankedDocument
 from quipu.engine.engine import Engine
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.sampler import Sampler
@@ -15,6 +16,7 @@ __all__ = [
     "Core",
     "Engine",
     "EventStream",
+    "RankedDocument",
     "ReferenceSampler",
     "Sampler",
     "SharedEngine",

@@ -12,7 +12,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from quipu.backends.program import Backend, Recorder
 from quipu.engine.constraining import CompileConstraint, Constraining, Refusal
 from quipu.engine.deadlines import Deadlines
+from quipu.engine.embedding import Embedder
 from quipu.engine.fairness import AGING_S
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
@@ -43,7 +44,8 @@ from quipu.engine.step_time import StepTimeModel, StepTimes
 from quipu.engine.token_texts import TokenTexts
 from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
-from quipu.types import ConstraintSpec, Event, FinishReason, Request, SamplingParams, TokenLogprobs
+from quipu.models.embedding import EmbeddingSpec
+from quipu.types import Event, FinishReason, Request, TokenLogprobs
 
 if TYPE_CHECKING:
     from random import Random
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
+_NO_PREFIXES = "this model embeds whole texts, so no beginnings of them are kept: the cache folder is not used"
+_NOT_FINITE_EMBEDDING = "the model produced an embedding with NaN or infinite values; the file is damaged, get it again"
 _NO_DRAFTS: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 _CHOICE_POSITIONS = 1 << 63  # no token lies there: the positions whose random words are the seeds of further choices
 
@@ -168,9 +172,12 @@ class Engine:
         for name, seconds in (("itl_target_s", itl_target_s), ("aging_s", aging_s)):
             if seconds is not None and not 0 < seconds < float("inf"):
                 raise UsageError(f"{name} must be a number of seconds above 0, not {seconds}")
-        max_tokens = min(batch_size, ubatch_size)
         self.vocab_size = model.spec.vocab_size
-        max_outputs = max(min(_FEWEST_OUTPUTS, max_tokens), min(max_tokens, _OUTPUT_BYTES // (4 * self.vocab_size)))
+        max_tokens, max_outputs = _step_sizes(model, ctx_size, min(batch_size, ubatch_size))
+        unused_cache: tuple[str, ...] = ()
+        if model.embedding.is_encoder:
+            unused_cache = () if cache.folder is None else (_NO_PREFIXES,)
+            cache = CacheOptions(enabled=False)
         program = model.record(Recorder())
         kv_spec = model.kv_spec(*kv_types, page_size)
         self.plan = plan_memory(
@@ -185,12 +192,21 @@ class Engine:
             available_bytes=available_memory_bytes(),
         )
         self.ctx_size = self.plan.ctx_size
-        self.warnings = self.plan.warnings
+        self.warnings = self.plan.warnings + unused_cache
         self._tokenizer = tokenizer
         self._texts = None if tokenizer is None else TokenTexts(tokenizer)
         self._sampler = sampler
         self._clock = clock
-        self._runner = Runner(program, backend, kv_spec, self.plan.num_pages, max_tokens, deterministic=deterministic)
+        self._runner = Runner(
+            program,
+            backend,
+            kv_spec,
+            self.plan.num_pages,
+            max_tokens,
+            deterministic=deterministic,
+            whole_prompts=model.embedding.is_encoder,
+        )
+        self._embedder = Embedder(model, self._runner)
         self._pages = PageAllocator(
             self.plan.num_pages, page_size, max_kept=self.plan.max_kept_pages, shuffle=shuffle_pages
         )
@@ -208,6 +224,7 @@ class Engine:
             max_outputs=max_outputs,
             itl_target_s=itl_target_s,
             aging_s=aging_s,
+            whole_prompts=model.embedding.is_encoder,
         )
         self._deadlines = Deadlines()
         self._constraining = Constraining(compile_constraint, self.vocab_size)
@@ -216,6 +233,11 @@ class Engine:
         self._aborts: deque[str] = deque()
         self._num_arrivals = 0
         self._num_steps = self._num_tokens = self._num_step_tokens = 0
+
+    @property
+    def embedding(self) -> EmbeddingSpec:
+        """How the model embeds text."""
+        return self._embedder.spec
 
     @property
     def has_work(self) -> bool:
@@ -264,35 +286,36 @@ class Engine:
             self.step_time.last_times,
         )
 
-    def check(
-        self, prompt_token_ids: Sequence[int], sampling: SamplingParams, constraint: ConstraintSpec | None = None
-    ) -> None:
+    def check_request(self, request: Request) -> None:
         """Refuse what could never be carried out.
 
         Raises:
-            InvalidRequestError: the prompt is empty, a token id is not in the vocabulary, or there is a constraint and
-                no vocabulary.
+            InvalidRequestError: the prompt is empty, a token id is not in the vocabulary, there is a constraint and no
+                vocabulary, a context shift would have next to nothing to drop, or the model does not give what is asked
+                for: text, embeddings or scores.
             ContextLengthError: the prompt leaves no room for a token in the context.
         """
-        if len(prompt_token_ids) == 0:
+        prompt, sampling = request.prompt_token_ids, request.sampling
+        if len(prompt) == 0:
             raise InvalidRequestError("the prompt has no tokens; give at least one", field="prompt")
-        self._check_ids("prompt", prompt_token_ids)
+        self._check_ids("prompt", prompt)
         self._check_ids("logit_bias", tuple(sampling.logit_bias))
         self._check_ids("stop_token_ids", sampling.stop_token_ids)
-        self._constraining.check(constraint)
+        self._embedder.check(request)
+        self._constraining.check(request.constraint)
         room_for_token = 0 if sampling.max_tokens == 0 else 1
-        if len(prompt_token_ids) + room_for_token > self.ctx_size:
-            raise ContextLengthError(len(prompt_token_ids), self.ctx_size)
+        if len(prompt) + room_for_token > self.ctx_size:
+            raise ContextLengthError(len(prompt), self.ctx_size)
+        check_shift(request, self.ctx_size)
 
     def submit(self, request: Request) -> None:
         """Queue a request.
 
         Raises:
-            InvalidRequestError: as for `check`, or the id is in use.
-            ContextLengthError: as for `check`.
+            InvalidRequestError: as for `check_request`, or the id is in use.
+            ContextLengthError: as for `check_request`.
         """
-        self.check(request.prompt_token_ids, request.sampling, request.constraint)
-        check_shift(request, self.ctx_size)
+        self.check_request(request)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
         choices = self._sequences(request)
@@ -312,11 +335,15 @@ class Engine:
             return events
         for work in step:
             work.sequence.started_s = work.sequence.started_s or began_s
-        logits = self._runner.forward(step)
-        chosen = self._sample(step, logits)
+        texts = [work for work in step if work.sequence.request.pooling is not None]
+        generating = [work for work in step if work.sequence.request.pooling is None] if texts else step
+        embeddings = self._embedder.forward(texts)
+        logits = self._runner.forward(generating)
+        chosen = self._sample(generating, logits)
         ended_s = self._clock()
         self._observe(step, ended_s - began_s)
-        events += self._commit(step, logits, chosen, ended_s)
+        events += self._commit_embeddings(texts, embeddings, ended_s)
+        events += self._commit(generating, logits, chosen, ended_s)
         if not self._live:
             self._pages.check_integrity([])
         return events
@@ -349,6 +376,7 @@ class Engine:
         self._scheduler.clear()
         self._constraining.reset()
         self._live.clear()
+        self._embedder.clear()
         self.clear_cache()  # of what the step was writing, nothing can be said
 
     def clear_cache(self) -> None:
@@ -540,6 +568,26 @@ class Engine:
             first_row += work.num_outputs
         return events
 
+    def _commit_embeddings(
+        self, step: list[Work], embeddings: Mapping[SequenceState, NDArray[np.float32]], now_s: float
+    ) -> list[Event]:
+        """Advance the embedding requests of the step, and report those that are complete."""
+        events = []
+        for work in step:
+            sequence = work.sequence
+            self._scheduler.advance(work)
+            embedding = embeddings.get(sequence)
+            if embedding is None:
+                continue
+            if np.isfinite(embedding).all():
+                sequence.end(FinishReason.STOP)
+            else:
+                sequence.end(FinishReason.ERROR, _NOT_FINITE_EMBEDDING)
+                embedding = None
+            events.append(dataclasses.replace(sequence.event((), "", now_s), embedding=embedding))
+            self._drop(sequence)
+        return events
+
     def _prompt_logprobs(self, sequence: SequenceState, rows: NDArray[np.float32]) -> tuple[TokenLogprobs, ...]:
         """Of the prompt tokens that `rows`, the next to be delivered, predict. The last row predicts none."""
         num_top = sequence.request.sampling.prompt_logprobs
@@ -572,7 +620,8 @@ class Engine:
         return event
 
     def _drop(self, sequence: SequenceState) -> None:
-        if sequence.num_computed:
+        self._embedder.drop(sequence)
+        if sequence.num_computed and sequence.request.pooling is None:
             self.last_ended = sequence.tokens(0, sequence.num_computed).copy(), sequence.request.cache_salt
         self._constraining.drop(sequence)
         self._scheduler.remove(sequence)
@@ -580,6 +629,22 @@ class Engine:
             self._deadlines.forget(sequence)
         if not self._live[sequence.request_id]:
             del self._live[sequence.request_id]
+
+
+def _step_sizes(model: RunnableModel, ctx_size: int | None, batch_size: int) -> tuple[int, int]:
+    """Most tokens of a step, and most rows of logits or vectors.
+
+    Raises:
+        UsageError: an encoder is asked for a longer context than it has positions.
+    """
+    if model.embedding.is_encoder:  # computes a text in one step, and has a vector for each token
+        num_positions = model.spec.context_length
+        if ctx_size is not None and ctx_size > num_positions:
+            raise UsageError(f"this model has {num_positions} positions; ctx_size {ctx_size} has to be at most that")
+        max_tokens = max(batch_size, num_positions if ctx_size is None else ctx_size)
+        return max_tokens, max_tokens
+    within_bytes = min(batch_size, _OUTPUT_BYTES // (4 * model.spec.vocab_size))
+    return batch_size, max(min(_FEWEST_OUTPUTS, batch_size), within_bytes)
 
 
 def choice_seed(seed: int, choice: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from quipu.backends.program import Backend, Batch, KVSpec, Op, Program, Recorder, Value
 from quipu.engine.scheduler import Work
 from quipu.gguf import GGMLType
+from quipu.models.embedding import EmbeddingSpec
+
+Run = Callable[[Batch], NDArray[np.float32]]
 
 
 class ModelSpec(Protocol):
@@ -30,7 +33,12 @@ class RunnableModel(Protocol):
     @property
     def spec(self) -> ModelSpec: ...
 
+    @property
+    def embedding(self) -> EmbeddingSpec: ...
+
     def record(self, recorder: Recorder) -> Program: ...
+
+    def record_embedding(self, recorder: Recorder, *, scores: bool) -> Program: ...
 
     def kv_spec(self, k_type: GGMLType, v_type: GGMLType, page_size: int) -> KVSpec: ...
 
@@ -45,9 +53,12 @@ class Runner:
         max_tokens: most tokens in a step.
         deterministic: run no more tokens at a time than the backend gives the same bits whatever lies beside them. A
             larger step takes several runs.
+        whole_prompts: every share is a whole prompt that must not be cut, as encoders need it. In deterministic mode
+            each then has a run of its own.
 
     Attributes:
         kv: the memory of the KV cache.
+        run: runs the program on the arguments of a run; the result is valid until the next one.
     """
 
     def __init__(
@@ -59,19 +70,36 @@ class Runner:
         max_tokens: int,
         *,
         deterministic: bool = False,
+        whole_prompts: bool = False,
     ) -> None:
         self.kv = backend.create_kv_storage(kv_spec, num_pages)
-        self._max_run_tokens = min(max_tokens, backend.max_uniform_tokens) if deterministic else max_tokens
-        self._executable = backend.compile(program, max_tokens=self._max_run_tokens)
+        self._backend = backend
+        self._one_prompt_each = deterministic and whole_prompts
+        is_cut = deterministic and not whole_prompts
+        self._max_run_tokens = min(max_tokens, backend.max_uniform_tokens) if is_cut else max_tokens
+        self.run = self.compile(program)
         self._count = np.arange(self._max_run_tokens + 1, dtype=np.int32)
+
+    def compile(self, program: Program) -> Run:
+        """What runs another program over the same KV cache, for the parts that `runs` gives."""
+        executable = self._backend.compile(program, max_tokens=self._max_run_tokens)
+        return lambda batch: executable.run(batch, self.kv)
+
+    def runs(self, step: Sequence[Work]) -> Iterable[Sequence[Work]]:
+        """The step in parts that are one run each: a single one, unless the engine is deterministic."""
+        if self._one_prompt_each:
+            return [[work] for work in step]
+        num_tokens = sum([work.num_tokens for work in step])
+        return [step] if num_tokens <= self._max_run_tokens else parts(step, self._max_run_tokens)
 
     def forward(self, step: Sequence[Work]) -> NDArray[np.float32]:
         """Compute a step and return float32 [sum of num_outputs, vocab], valid until the next step."""
+        if not step:
+            return np.zeros((0, 0), dtype=np.float32)
         num_tokens = sum([work.num_tokens for work in step])
         if num_tokens <= self._max_run_tokens:
-            return self._executable.run(self.batch(step), self.kv)
-        runs = [self._executable.run(self.batch(part), self.kv).copy() for part in parts(step, self._max_run_tokens)]
-        return np.concatenate(runs)
+            return self.run(self.batch(step))
+        return np.concatenate([self.run(self.batch(part)).copy() for part in parts(step, self._max_run_tokens)])
 
     def batch(self, step: Sequence[Work]) -> Batch:
         """The arguments of a run: sequences one after another, in the order of the step."""
@@ -106,7 +134,9 @@ def parts(step: Sequence[Work], max_tokens: int) -> Iterator[list[Work]]:
         while begin < end:
             piece_end = min(end, begin + room)
             num_outputs = max(0, piece_end - max(begin, first_output))
-            part.append(work._replace(begin=begin, num_tokens=piece_end - begin, num_outputs=num_outputs))
+            completes = work.completes and piece_end == end
+            num_tokens = piece_end - begin
+            part.append(work._replace(begin=begin, num_tokens=num_tokens, completes=completes, num_outputs=num_outputs))
             room -= piece_end - begin
             begin = piece_end
             if room == 0:

@@ -66,6 +66,7 @@ class Scheduler:
         max_outputs: most rows of logits in a step, for requests that want those of their prompts.
         itl_target_s: seconds that a step may take beside streams; None: twice what they take alone.
         aging_s: time in which a waiting sequence climbs one priority.
+        whole_prompts: a prompt is computed in one step, as encoders need it; no request is longer than `max_tokens`.
 
     Attributes:
         running: sequences that may hold pages.
@@ -85,6 +86,7 @@ class Scheduler:
         max_outputs: int,
         itl_target_s: float | None = None,
         aging_s: float = AGING_S,
+        whole_prompts: bool = False,
     ) -> None:
         self._pages = pages
         self._cache = cache
@@ -92,6 +94,7 @@ class Scheduler:
         self._max_tokens = max_tokens
         self._max_outputs = max_outputs
         self._itl_target_s = itl_target_s
+        self._whole_prompts = whole_prompts
         self._counters = TokenCounters()
         # Of the step being planned:
         self._now_s = 0.0
@@ -211,6 +214,8 @@ class Scheduler:
             num_tokens = min(num_tokens, max(within, self._least_chunk_left))
         if sequence.num_undelivered(sequence.num_prompt):
             num_tokens = min(num_tokens, self._outputs_left)
+        if self._whole_prompts and num_tokens < sequence.num_known - num_computed:
+            return 0
         return max(num_tokens, 0)
 
     def _take(self, step: dict[SequenceState, Work], sequence: SequenceState, num_tokens: int) -> None:

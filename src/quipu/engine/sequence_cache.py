@@ -87,6 +87,7 @@ def check_shift(request: Request, ctx_size: int) -> None:
 
 
 _OFF = Reuse(0, ReuseLimit.OFF, "0 tokens were reused: the prefix cache is off")
+_OFF_EMBEDDING = Reuse(0, ReuseLimit.OFF, "0 tokens were reused: an embedding needs all tokens of its text computed")
 _OFF_HERE = Reuse(0, ReuseLimit.OFF, "0 tokens were reused: cache_prompt is off for the request")
 
 
@@ -112,7 +113,8 @@ class SequenceCache:
 
     def chain(self, request: Request) -> PrefixChain | None:
         """Where a new sequence of the request stands; None where it reuses nothing."""
-        return PrefixChain(request.cache_salt) if self._cache is not None and request.cache_prompt else None
+        is_used = self._cache is not None and request.cache_prompt and request.pooling is None
+        return PrefixChain(request.cache_salt) if is_used else None
 
     def arrive(self, sequence: SequenceState) -> None:
         """Begin to load what only the disk has of its prompt; the sequence is pending until it is there."""
@@ -132,6 +134,8 @@ class SequenceCache:
         """Give a sequence that starts, or starts over, the pages that hold its beginning."""
         if self._cache is None or sequence.prefix is None:
             reuse = _OFF if self._cache is None else _OFF_HERE
+            if sequence.request.pooling is not None:
+                reuse = _OFF_EMBEDDING
         else:
             limit = _limit(sequence)
             reuse = self._cache.attach(sequence.table, _tokens(sequence), limit, sequence.prefix)

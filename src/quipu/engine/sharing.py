@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from quipu.engine.engine import Engine
-from quipu.engine.sequence_cache import check_shift
 from quipu.errors import EngineError, UsageError
 from quipu.types import Event, Request
 
@@ -73,13 +72,12 @@ class SharedEngine:
         """Queue requests whose events share an inbox. If one is refused, none is queued.
 
         Raises:
-            InvalidRequestError, ContextLengthError: as `Engine.check`.
+            InvalidRequestError, ContextLengthError: as `Engine.check_request`.
             UsageError: the engine is closed.
         """
         requests = list(requests)
         for request in requests:
-            self.engine.check(request.prompt_token_ids, request.sampling, request.constraint)
-            check_shift(request, self.engine.ctx_size)
+            self.engine.check_request(request)
         inbox = Inbox(requests)
         with self._changed:
             if self._is_closed:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from quipu.backends.program import KVSpec, MixtureWeights, Program, Recorder, Value, Weight
 from quipu.errors import UnsupportedModelError
 from quipu.gguf import GGMLType
+from quipu.models.embedding import EmbeddingSpec
 from quipu.models.experts import load_experts
 from quipu.models.spec import DecoderSpec
 from quipu.models.weights import TensorBook, split_rows
@@ -68,6 +69,11 @@ class Model:
     output_norm: Weight
     output: Weight
 
+    @property
+    def embedding(self) -> EmbeddingSpec:
+        """How it embeds text; the last token is the one that has seen the others."""
+        return EmbeddingSpec(self.spec.pooling, self.spec.embedding_length)
+
     def kv_spec(self, k_type: GGMLType, v_type: GGMLType, page_size: int) -> KVSpec:
         """What the KV cache holds for this model."""
         return self.spec.kv_spec(k_type, v_type, page_size)
@@ -78,6 +84,15 @@ class Model:
         In the last layer only the wanted rows go on after the attention: the others have nothing left to do once their
         keys and values are in the cache.
         """
+        (logits,) = recorder.linear(self._record_vectors(recorder), [self.output])
+        return recorder.finish(logits)
+
+    def record_embedding(self, recorder: Recorder, *, scores: bool) -> Program:
+        """One forward pass: token ids to the vectors that the head would read, float32 [O, embedding]."""
+        assert not scores, "a decoder has no head that ranks"
+        return recorder.finish(self._record_vectors(recorder))
+
+    def _record_vectors(self, recorder: Recorder) -> Value:
         x = recorder.embed(self.token_embd)
         for index, layer in enumerate(self.layers):
             x = self._record_attention(recorder, x, layer.attention, index)
@@ -85,9 +100,7 @@ class Model:
                 x = self._record_mixture(recorder, x, layer.feed_forward)
             else:
                 x = self._record_feed_forward(recorder, x, layer.feed_forward)
-        x = recorder.rms_norm(x, self.output_norm, self.spec.rms_epsilon)
-        (logits,) = recorder.linear(x, [self.output])
-        return recorder.finish(logits)
+        return recorder.rms_norm(x, self.output_norm, self.spec.rms_epsilon)
 
     def _record_attention(self, recorder: Recorder, x: Value, weights: AttentionWeights, layer: int) -> Value:
         spec = self.spec

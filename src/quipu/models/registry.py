@@ -7,11 +7,13 @@ from types import MappingProxyType
 
 from quipu.errors import UnsupportedModelError
 from quipu.gguf import GGUFReader, ModelKeys
-from quipu.models import llama, qwen2, qwen2moe, qwen3, qwen3moe
+from quipu.models import bert, llama, qwen2, qwen2moe, qwen3, qwen3moe
 from quipu.models.decoder import Model
+from quipu.models.encoder import Encoder
 
-ARCHITECTURES: Mapping[str, Callable[[ModelKeys, GGUFReader], Model]] = MappingProxyType(
+ARCHITECTURES: Mapping[str, Callable[[ModelKeys, GGUFReader], Model | Encoder]] = MappingProxyType(
     {
+        "bert": bert.load,
         "llama": llama.load,
         "qwen2": qwen2.load,
         "qwen2moe": qwen2moe.load,
@@ -21,7 +23,7 @@ ARCHITECTURES: Mapping[str, Callable[[ModelKeys, GGUFReader], Model]] = MappingP
 )
 
 
-def load_model(reader: GGUFReader) -> Model:
+def load_model(reader: GGUFReader) -> Model | Encoder:
     """The model in an open file. Its weights stay views of the mapped file.
 
     Raises:

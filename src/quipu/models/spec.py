@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quipu.backends.program import KVSpec, RopeParams
 from quipu.errors import ModelFileError, UnsupportedModelError
 from quipu.gguf import GGMLType, GGUFReader, ModelKeys, StringArray
 from quipu.gguf.metadata import describe_value
+from quipu.models.embedding import read_pooling
+from quipu.types import Pooling
 
 MAX_HEAD_LENGTH = 65536  # far above any model, so that a hostile file cannot ask for absurd tables
 
@@ -50,6 +53,7 @@ class DecoderSpec:
     rms_epsilon: float
     rope: RopeParams
     experts: ExpertSpec | None = None
+    pooling: Pooling = Pooling.LAST
 
     def kv_spec(self, k_type: GGMLType, v_type: GGMLType, page_size: int) -> KVSpec:
         """What the KV cache holds for this model."""
@@ -77,7 +81,7 @@ def read_spec(keys: ModelKeys, reader: GGUFReader, rope: RopeParams, experts: Ex
         raise ModelFileError(f"{keys.path}: {num_heads} heads cannot share {num_kv_heads} KV heads; convert it again")
     return DecoderSpec(
         architecture=keys.architecture,
-        vocab_size=_vocab_size(keys, reader),
+        vocab_size=vocab_size(keys, reader),
         context_length=keys.integer("context_length", minimum=1),
         embedding_length=embedding_length,
         feed_forward_length=same_for_all_layers(
@@ -91,6 +95,7 @@ def read_spec(keys: ModelKeys, reader: GGUFReader, rope: RopeParams, experts: Ex
         rms_epsilon=keys.number("attention.layer_norm_rms_epsilon", minimum=0.0),
         rope=rope,
         experts=experts,
+        pooling=read_pooling(keys, Pooling.LAST),
     )
 
 
@@ -136,7 +141,12 @@ _ONLY_NEUTRAL = {
 
 def refuse_unsupported(keys: ModelKeys, *, has_experts: bool = False) -> None:
     """Raise UnsupportedModelError for a key whose value a decoder would silently ignore."""
-    for name, neutral in (_ONLY_NEUTRAL if has_experts else {**_EXPERTS, **_ONLY_NEUTRAL}).items():
+    refuse_values(keys, _ONLY_NEUTRAL if has_experts else {**_EXPERTS, **_ONLY_NEUTRAL})
+
+
+def refuse_values(keys: ModelKeys, allowed: Mapping[str, tuple[float, ...]]) -> None:
+    """Raise UnsupportedModelError for a key of `allowed` that has none of its values there."""
+    for name, neutral in allowed.items():
         if name in keys:
             value = keys.metadata[keys.key(name)]
             if not isinstance(value, bool | int | float) or value not in neutral:
@@ -159,7 +169,7 @@ def same_for_all_layers(keys: ModelKeys, name: str, default: int | None = None) 
     return values.pop()
 
 
-def _vocab_size(keys: ModelKeys, reader: GGUFReader) -> int:
+def vocab_size(keys: ModelKeys, reader: GGUFReader) -> int:
     """Rows of the embedding table; whatever else states the size has to agree."""
     table = reader.tensors.get("token_embd.weight")
     if table is None or len(table.shape) != 2:

@@ -44,6 +44,13 @@ class TensorBook:
             raise self._missing(name)
         return weight
 
+    def rows(self, name: str) -> int:
+        """The number of rows of the required matrix `name`; a vector is one row."""
+        if name not in self:
+            raise self._missing(name)
+        shape = self._reader.tensors[name].shape
+        return shape[1] if len(shape) > 1 else 1
+
     @property
     def path(self) -> object:
         """The file, for error messages."""

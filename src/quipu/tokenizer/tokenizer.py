@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
-from quipu.errors import InvalidRequestError
+from quipu.errors import InvalidRequestError, TokenizerError
 from quipu.gguf import GGUFReader
 from quipu.tokenizer.bpe import build_byte_pair
 from quipu.tokenizer.detokenizer import (
@@ -190,6 +190,31 @@ class Tokenizer:
         if end is not None:
             ids.append(end)
         return ids
+
+    def join_pair(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Two texts, encoded without special tokens, as the one sequence that a cross-encoder compares them in.
+
+        BERT's is `[CLS] first [SEP] second [SEP]` (arXiv:1810.04805, section 3), that of XLM-RoBERTa
+        `<s> first </s></s> second </s>` (arXiv:1911.02116), whose tokens are all of type 0.
+
+        Returns:
+            the token ids, and the type of each.
+
+        Raises:
+            TokenizerError: how a vocabulary of this kind joins pairs is not known.
+        """
+        declared = self._vocabulary.declared
+        if self.model == "bert" and declared.bos is not None and declared.separator is not None:
+            first_part = [declared.bos, *first, declared.separator]
+            second_part = [*second, declared.separator]
+            return first_part + second_part, [0] * len(first_part) + [1] * len(second_part)
+        if self.model == "t5" and declared.bos is not None and declared.eos is not None:
+            joined = [declared.bos, *first, declared.eos, declared.eos, *second, declared.eos]
+            return joined, [0] * len(joined)
+        raise TokenizerError(
+            f"how texts are joined to pairs is not known for this vocabulary (tokenizer.ggml.model = {self.model!r}); "
+            "use a reranker that goes back to BERT or XLM-RoBERTa"
+        )
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False, clean_spaces: bool | None = None) -> str:
         """The text of a whole list of tokens.
