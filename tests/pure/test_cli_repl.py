@@ -17,7 +17,7 @@ from quipu.cli.reader import StreamLines, read_message
 from quipu.cli.repl import command_names, converse, welcome
 from quipu.cli.screen import Screen
 from quipu.cli.session import Session
-from quipu.types import SamplingParams
+from quipu.types import SamplingParams, ToolCall
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 
@@ -53,6 +53,20 @@ def user(text: str) -> dict[str, str]:
 
 def assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
+
+
+def test_the_line_after_tool_calls_is_their_result() -> None:
+    conversation = ChatConversation(ScriptedLLM(()))  # type: ignore[arg-type]
+    calls = (ToolCall("one", "add", '{"a": 1}'), ToolCall("two", "ping", "{}"))
+    conversation.add("add and ping", "I will.", calls)
+    messages = conversation.messages("done")
+    assert messages[:1] == [user("add and ping")]
+    assert messages[1]["content"] == "I will."
+    assert [call["function"] for call in messages[1]["tool_calls"]] == [
+        {"name": "add", "arguments": '{"a": 1}'},
+        {"name": "ping", "arguments": "{}"},
+    ]
+    assert messages[2:] == [{"role": "tool", "tool_call_id": name, "content": "done"} for name in ("one", "two")]
 
 
 def test_turns_accumulate() -> None:
@@ -215,7 +229,7 @@ def test_set_parameters_by_every_name() -> None:
         ("/set parameter num_ctx 7", "start again with -c"),
         ("/set parameter mirostat 7", "mirostat must be 0 (off), 1 or 2"),
         ("/set parameter samplers kq", "samplers must be names out of"),
-        ("/set parameter sorcery 1", "there is no parameter 'sorcery'"),
+        ("/set parameter mirage 1", "there is no parameter 'mirage'"),
         ('/set parameter stop "x', "do not close"),
         ("/set parameter", "needs a name and a value"),
         ("/set nonsense", "there is no setting 'nonsense'"),
