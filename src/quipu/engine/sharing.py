@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from quipu.engine.engine import Engine
-from quipu.engine.sequence_cache import check_shift
 from quipu.errors import EngineError, UsageError
 from quipu.types import Event, Request
 
@@ -79,7 +78,7 @@ class SharedEngine:
         requests = list(requests)
         for request in requests:
             self.engine.check(request.prompt_token_ids, request.sampling, request.constraint)
-            check_shift(request, self.engine.ctx_size)
+            self.engine.check_options(request)
         inbox = Inbox(requests)
         with self._changed:
             if self._is_closed:
