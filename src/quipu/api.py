@@ -36,10 +36,12 @@ from quipu.engine import (
     choose_threads,
     read_topology,
 )
+from quipu.engine.draft_model import DraftModel
 from quipu.engine.memory import parse_kv_size
 from quipu.engine.native_sampler import choose_sampler
 from quipu.engine.saved_state import read_state, write_state
 from quipu.engine.sequence_cache import DEFAULT_FOLDER_BYTES
+from quipu.engine.speculating import DEFAULT_DRAFT_MAX, SpeculationOptions
 from quipu.errors import (
     ContextLengthError,
     InsufficientMemoryError,
@@ -50,7 +52,7 @@ from quipu.errors import (
 from quipu.gguf import GGMLType, GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
-from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, SamplingParams
+from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, SamplingParams, Speculation
 
 __all__ = ["LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream"]
 
@@ -107,6 +109,10 @@ class LLM:
         keep: int = 0,
         itl_target_s: float | None = None,
         deterministic: bool | None = None,
+        speculate: str | None = None,
+        draft_model: str | os.PathLike[str] | None = None,
+        draft_max: int = DEFAULT_DRAFT_MAX,
+        draft_min: int = 0,
         chat_template: str | None = None,
         seed: int | None = None,
     ) -> None:
@@ -133,14 +139,22 @@ class LLM:
                 as the model is fast enough; None: twice what they would without.
             deterministic: a request's tokens and logits are the same, bit for bit, whatever is computed beside it;
                 prompts take several times as long. None: as QUIPU_DETERMINISTIC says, 0 or 1.
+            speculate: where guesses at the next tokens come from, which change the speed and not the text: "ngram"
+                (what followed the same tokens earlier), "draft" (the draft model) or "off". None: "draft" where there
+                is a draft model. See docs/speculation.md.
+            draft_model: a GGUF file with a smaller model of the same vocabulary.
+            draft_max: most tokens guessed at a time; how many are, is adapted to what pays.
+            draft_min: fewer are not worth a try.
             chat_template: name of a built-in template, or the text of one; None: the model's own.
             seed: start of the seeds of requests that bring none; None draws them at random.
 
         Raises:
             ModelNotFoundError, ModelFileError, UnsupportedModelError: the file is not there, damaged, or asks too much.
             UsageError: an argument is out of range.
+            UnsupportedModelError: the draft model has another vocabulary.
             InsufficientMemoryError: weights, KV cache and workspace do not fit the free memory.
         """
+        speculation = _speculation(speculate, draft_model, draft_max, draft_min)
         if device not in ("auto", "cpu"):
             raise UsageError(f"device {device!r} is not available in this build; use 'auto' or 'cpu'")
         kv_types = _kv_types(kv_type)
@@ -154,6 +168,7 @@ class LLM:
         self._constraints: ConstraintCompiler | None = None
         if self._tokenizer is not None:
             self._constraints = ConstraintCompiler(self._tokenizer, model.spec.vocab_size)
+        self._draft_reader = None if draft_model is None else GGUFReader(draft_model)
         engine = Engine(
             model,
             choose_backend(counts.most, few_token_threads=counts.generation, owns_cores=counts.owns_cores),
@@ -170,6 +185,8 @@ class LLM:
             itl_target_s=itl_target_s,
             deterministic=_deterministic_by_environment() if deterministic is None else deterministic,
             compile_constraint=self._constraints.compile if self._constraints is not None else None,
+            speculation=speculation,
+            draft_model=None if self._draft_reader is None else _draft_model(self._draft_reader),
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
@@ -623,6 +640,8 @@ class LLM:
         if shared is not None:
             shared.close()
             self._reader.close()
+            if self._draft_reader is not None:
+                self._draft_reader.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -705,6 +724,23 @@ def _cache_options(
         if size is not None and size < 0:
             raise UsageError(f"{name} must be 0 or more, not {size}")
     return CacheOptions(enabled and max_bytes != 0, max_bytes, None if folder is None else Path(folder), folder_bytes)
+
+
+def _speculation(
+    source: str | None, draft_model: str | os.PathLike[str] | None, draft_max: int, draft_min: int
+) -> SpeculationOptions:
+    if source is None:
+        source = Speculation.OFF if draft_model is None else Speculation.DRAFT
+    if source == Speculation.DRAFT and draft_model is None:
+        raise UsageError("speculate='draft' needs a draft model; give its file as draft_model")
+    return SpeculationOptions(cast(Speculation, source), draft_max, draft_min)
+
+
+def _draft_model(reader: GGUFReader) -> DraftModel:
+    tokenizer, error = _open_tokenizer(reader)
+    if error is not None:
+        raise error
+    return DraftModel(load_model(reader), tokenizer, str(reader.path))
 
 
 def _deterministic_by_environment() -> bool:

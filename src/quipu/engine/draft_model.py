@@ -69,8 +69,8 @@ def check_vocabularies(target: Vocabulary | None, draft: Vocabulary | None, name
         return
     if target.vocab_size != draft.vocab_size:
         raise UnsupportedModelError(
-            f"{name} cannot draft: it has {draft.vocab_size} tokens and the model {target.vocab_size}; choose a smaller "
-            "model of the same family"
+            f"{name} cannot draft: it has {draft.vocab_size} tokens and the model {target.vocab_size}; choose a "
+            "smaller model of the same family"
         )
     for token_id in range(target.vocab_size):
         if target.token_bytes(token_id) != draft.token_bytes(token_id):
