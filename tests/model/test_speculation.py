@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from importlib.resources import files
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_a_draft_model_that_is_the_model_is_always_right() -> None:
 def test_forced_tokens_of_a_schema() -> None:
     schema = {
         "type": "object",
-        "properties": {"a_rather_long_name": {"type": "integer"}, "another_long_name": {"type": "boolean"}},
+        "properties": {"a_rather_long_name": {"type": "boolean"}, "another_long_name": {"type": "boolean"}},
         "required": ["a_rather_long_name", "another_long_name"],
         "additionalProperties": False,
     }
@@ -110,7 +111,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         an_llm(speculate="ngram", draft_max=-1)
 
 
-def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
     texts = []
     for options in ([], ["--spec-type", "ngram-simple", "--draft-max", "7"], ["-md", str(DRAFT), "--draft-min", "1"]):
         arguments = ["run", "-m", str(MODEL), "-no-cnv", "-p", TEXT * 3, "-n", "40", "--temp", "0", "--json", "-t", "1"]

@@ -56,7 +56,7 @@ class Ticking:
 
 
 class RepeatingBackend(ScriptedBackend):
-    """Mostly goes on as after the last two tokens alone, so that texts repeat; the whole history matters a little.
+    """Mostly goes on as after the last token alone, so that texts repeat; the whole history matters a little.
 
     Reads the history back from the pages, as `ScriptedBackend` does.
     """
@@ -107,8 +107,7 @@ class RepeatingExecutable:
 
 def logits_of(tokens: NDArray[np.int32], twist: int = 0) -> NDArray[np.float32]:
     """float32 [VOCAB] after a sequence of tokens."""
-    pair = tokens[-2:].tolist()
-    logits = np.random.default_rng([7, *pair]).standard_normal(VOCAB).astype(np.float32) * 3
+    logits = np.random.default_rng([7, int(tokens[-1])]).standard_normal(VOCAB).astype(np.float32) * 3
     value = 7 + twist
     for token in tokens.tolist():
         value = (value * 31 + token + 1) % PRIME

@@ -17,7 +17,7 @@ import numpy as np
 from quipu.engine.constraining import Constraining
 from quipu.engine.draft_length import Acceptance, Candidate, StepCosts, draft_lengths
 from quipu.engine.draft_model import DraftModelDrafter
-from quipu.engine.drafting import NO_PROPOSAL, NgramDrafter, Proposal
+from quipu.engine.drafting import NO_PROPOSAL, Drafter, NgramDrafter, Proposal
 from quipu.engine.scheduler import Scheduler, Work
 from quipu.engine.sequence import SequenceState
 from quipu.engine.step_time import StepTimeModel, StepTimes
@@ -76,15 +76,15 @@ class _Tracked:
         proposal: what was guessed for the step under way, whether or not it was drafted.
     """
 
-    ngrams: NgramDrafter | None
+    ngrams: Drafter | None
     acceptance: Acceptance = field(default_factory=Acceptance)
     proposal: Proposal = NO_PROPOSAL
 
 
 class _Share(NamedTuple):
-    """A sequence that may have drafts in this step."""
+    """A sequence that may have drafts in this step, and its place there."""
 
-    index: int
+    place: int
     work: Work
     tracked: _Tracked
     kind: str
@@ -156,8 +156,8 @@ class Speculating:
         for share, length, lowest in zip(shares, lengths, least, strict=True):
             token_ids = share.tracked.proposal.token_ids[:length]
             if len(token_ids) >= lowest:
-                step[share.index] = scheduler.add_drafts(share.work, token_ids)
-                self._num_drafts += step[share.index].num_drafts > 0
+                step[share.place] = scheduler.add_drafts(share.work, token_ids)
+                self._num_drafts += step[share.place].num_drafts > 0
         return step
 
     def observe(self, num_tokens: int, context: float, seconds: float) -> None:
@@ -208,7 +208,7 @@ class Speculating:
     def _shares(self, step: list[Work]) -> list[_Share]:
         """The sequences of the step that may have drafts, with what is proposed for them at no cost."""
         shares = []
-        for index, work in enumerate(step):
+        for place, work in enumerate(step):
             sequence = work.sequence
             request = sequence.request
             source = self._source(request)
@@ -226,10 +226,10 @@ class Speculating:
             tracked.proposal = self._free_proposal(sequence, tracked, limit)
             kind, token_ids = tracked.proposal
             if len(token_ids):
-                shares.append(_Share(index, work, tracked, kind, len(token_ids)))
+                shares.append(_Share(place, work, tracked, kind, len(token_ids)))
             elif source is Speculation.DRAFT and self._draft_model is not None:
                 limit = min(limit, self._draft_model.limit(sequence))
-                shares.append(_Share(index, work, tracked, DRAFT, limit))
+                shares.append(_Share(place, work, tracked, DRAFT, limit))
         return shares
 
     def _free_proposal(self, sequence: SequenceState, tracked: _Tracked, limit: int) -> Proposal:
