@@ -6,7 +6,8 @@ One request at a time, greedy; `off` and each source of guesses take turns in ev
 
 - repeats: the prompt holds a passage and begins it again, and the answer goes on with it, as a model does that is asked
   to quote or to edit. So that it does with any weights, the text is dictated to the sampler.
-- differs: the same prompt, and an answer of tokens that never stood before.
+- differs: the same prompt, and an answer of pieces of it in random order, of one to six tokens: there always is
+  something to look up, and it hardly ever goes on like that.
 
 Only the text is dictated: the same steps are computed, guesses are looked up, checked and rejected as ever. A draft
 model knows nothing of what is dictated, so its row shows what it costs where it is never right.
@@ -70,10 +71,14 @@ class Dictating:
 def texts(num_tokens: int, vocab_size: int, seed: int) -> Mapping[str, tuple[list[int], list[int]]]:
     """(prompt, answer) of both kinds, equally long."""
     generator = random.Random(seed)
-    ids = generator.sample(range(min(1000, vocab_size // 2), vocab_size), 3 * num_tokens)
-    passage, other, fresh = ids[:num_tokens], ids[num_tokens : 2 * num_tokens], ids[2 * num_tokens :]
+    ids = generator.sample(range(min(1000, vocab_size // 2), vocab_size), 2 * num_tokens)
+    passage, other = ids[:num_tokens], ids[num_tokens:]
     prompt = other[: num_tokens // 4] + passage + passage[:8]
-    return {REPEATS: (prompt, passage[8:]), DIFFERS: (prompt, fresh[: num_tokens - 8])}
+    pieces: list[int] = []
+    while len(pieces) < num_tokens:
+        begin = generator.randrange(num_tokens)
+        pieces += passage[begin : begin + generator.randint(1, 6)]
+    return {REPEATS: (prompt, passage[8:]), DIFFERS: (prompt, pieces[: num_tokens - 8])}
 
 
 def generate(llm: LLM, sampler: Dictating, prompt: list[int], answer: list[int]) -> tuple[float, Usage]:
