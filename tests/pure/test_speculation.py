@@ -313,7 +313,7 @@ class Path:
         tokens = list(self.accepted)
         for row in range(len(drafts) + 1):
             place = self.place(tokens)
-            if place == self.fails_at:
+            if place == self.fails_at >= 0:
                 if row:
                     return row - 1
                 raise EngineError("the scripted constraint failed")
