@@ -24,6 +24,7 @@ from quipu.api_options import (
     for_each,
     is_list,
     read_kv_types,
+    speculation_options,
     whole_numbers,
 )
 from quipu.api_vectors import VectorCalls
@@ -32,10 +33,12 @@ from quipu.backends.cpu import measure_threads
 from quipu.chat import Answer, ChatEncoder, ChatTemplate, OfferedTools, encode_prompt
 from quipu.chat.constraints import ConstraintCompiler, heal_prompt
 from quipu.engine import Engine, EventStream, SharedEngine, choose_threads, read_topology
+from quipu.engine.draft_model import DraftModel
 from quipu.engine.memory import parse_kv_size
 from quipu.engine.native_sampler import choose_sampler
 from quipu.engine.saved_state import read_state, write_state
 from quipu.engine.sequence_cache import DEFAULT_FOLDER_BYTES
+from quipu.engine.speculating import DEFAULT_DRAFT_MAX
 from quipu.errors import TokenizerError, UsageError
 from quipu.gguf import GGUFReader
 from quipu.models import load_model, recommended_sampling
@@ -83,6 +86,10 @@ class LLM(VectorCalls):
         keep: int = 0,
         itl_target_s: float | None = None,
         deterministic: bool | None = None,
+        speculate: str | None = None,
+        draft_model: str | os.PathLike[str] | None = None,
+        draft_max: int = DEFAULT_DRAFT_MAX,
+        draft_min: int = 0,
         chat_template: str | None = None,
         seed: int | None = None,
     ) -> None:
@@ -110,14 +117,22 @@ class LLM(VectorCalls):
                 as the model is fast enough; None: twice what they would without.
             deterministic: a request's tokens and logits are the same, bit for bit, whatever is computed beside it;
                 prompts take several times as long. None: as QUIPU_DETERMINISTIC says, 0 or 1.
+            speculate: where guesses at the next tokens come from, which change the speed and not the text: "ngram"
+                (what followed the same tokens earlier), "draft" (the draft model) or "off". None: "draft" where there
+                is a draft model. See docs/speculation.md.
+            draft_model: a GGUF file with a smaller model of the same vocabulary.
+            draft_max: most tokens guessed at a time; how many are, is adapted to what pays.
+            draft_min: fewer are not worth a try.
             chat_template: name of a built-in template, or the text of one; None: the model's own.
             seed: start of the seeds of requests that bring none; None draws them at random.
 
         Raises:
             ModelNotFoundError, ModelFileError, UnsupportedModelError: the file is not there, damaged, or asks too much.
             UsageError: an argument is out of range.
+            UnsupportedModelError: the draft model has another vocabulary.
             InsufficientMemoryError: weights, KV cache and workspace do not fit the free memory.
         """
+        speculation = speculation_options(speculate, draft_model, draft_max, draft_min)
         if device not in ("auto", "cpu"):
             raise UsageError(f"device {device!r} is not available in this build; use 'auto' or 'cpu'")
         kv_types = read_kv_types(kv_type)
@@ -131,6 +146,7 @@ class LLM(VectorCalls):
         self._constraints: ConstraintCompiler | None = None
         if self._tokenizer is not None:
             self._constraints = ConstraintCompiler(self._tokenizer, model.spec.vocab_size)
+        self._draft_reader = None if draft_model is None else GGUFReader(draft_model)
         engine = Engine(
             model,
             choose_backend(counts.most, few_token_threads=counts.generation, owns_cores=counts.owns_cores),
@@ -147,6 +163,8 @@ class LLM(VectorCalls):
             itl_target_s=itl_target_s,
             deterministic=deterministic_by_environment() if deterministic is None else deterministic,
             compile_constraint=self._constraints.compile if self._constraints is not None else None,
+            speculation=speculation,
+            draft_model=None if self._draft_reader is None else _draft_model(self._draft_reader),
         )
         self.ctx_size = engine.ctx_size
         self.vocab_size = engine.vocab_size
@@ -512,6 +530,8 @@ class LLM(VectorCalls):
         if shared is not None:
             shared.close()
             self._reader.close()
+            if self._draft_reader is not None:
+                self._draft_reader.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -549,6 +569,13 @@ def _fold(stream: EventStream[E]) -> list[Completion]:
         for event in stream:
             events[event.request_id].append(event)
     return [Completion.of(of_one) for of_one in events.values()]
+
+
+def _draft_model(reader: GGUFReader) -> DraftModel:
+    tokenizer, error = _open_tokenizer(reader)
+    if error is not None:
+        raise error
+    return DraftModel(load_model(reader), tokenizer, str(reader.path))
 
 
 def _open_tokenizer(reader: GGUFReader) -> tuple[Tokenizer | None, TokenizerError | None]:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from quipu.backends.program import CACHE_TYPES
 from quipu.engine import CacheOptions
+from quipu.engine.speculating import SpeculationOptions
 from quipu.errors import InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
+from quipu.types import Speculation
 
 Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
 """Text, or token ids."""
@@ -84,6 +86,20 @@ def cache_options(
         if size is not None and size < 0:
             raise UsageError(f"{name} must be 0 or more, not {size}")
     return CacheOptions(enabled and max_bytes != 0, max_bytes, None if folder is None else Path(folder), folder_bytes)
+
+
+def speculation_options(
+    source: str | None, draft_model: str | os.PathLike[str] | None, draft_max: int, draft_min: int
+) -> SpeculationOptions:
+    """
+    Raises:
+        UsageError: guesses are to come from a draft model, and there is none.
+    """
+    if source is None:
+        source = Speculation.OFF if draft_model is None else Speculation.DRAFT
+    if source == Speculation.DRAFT and draft_model is None:
+        raise UsageError("speculate='draft' needs a draft model; give its file as draft_model")
+    return SpeculationOptions(cast(Speculation, source), draft_max, draft_min)
 
 
 def deterministic_by_environment() -> bool:

@@ -28,6 +28,14 @@ class FinishReason(StrEnum):
     DEADLINE = "deadline"  # the request's deadline has passed, or could not have been met
 
 
+class Speculation(StrEnum):
+    """Where guesses at the next tokens come from, which the model then checks many at a time. None changes the text."""
+
+    OFF = "off"  # no guesses
+    NGRAM = "ngram"  # what followed the same tokens earlier in the prompt or the answer
+    DRAFT = "draft"  # a smaller model
+
+
 SAMPLERS: Mapping[str, str] = MappingProxyType(
     {
         "penalties": "e",
@@ -245,6 +253,7 @@ _LARGEST_COUNT = 2**31 - 1
 _LARGEST = 1e6  # far beyond what has an effect; keeps float32 arithmetic on logits finite
 MOST_PRIORITY = 10
 MOST_CHOICES = 128
+MOST_DRAFTS = 1024
 _MAX_KEY_LENGTH = 256
 _MAX_STOPS = 256  # every generated token is compared with each of them
 _MAX_STOP_LENGTH = 1024
@@ -316,11 +325,20 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that a request cost."""
+    """Tokens that a request cost.
+
+    Attributes:
+        prompt_tokens, completion_tokens: of the prompt, and generated.
+        cached_tokens: of the prompt, not computed again.
+        drafted_tokens: guesses that were checked; see `Speculation`.
+        accepted_tokens: of these, such as came true.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -512,6 +530,9 @@ class Request:
         constraint: what the answer must look like; None: anything.
         pooling: give the embedding of the prompt, pooled this way, instead of generating; `max_tokens` is 0 then.
         token_types: for a pair of texts which of them each token is of; empty: all 0.
+        speculation: where drafts come from; None: as the engine's default. With OFF there are none at all.
+        draft_max: most drafted tokens in a step; None: as the engine's.
+        draft_min: fewer drafted tokens than these are not worth a try; None: as the engine's.
     """
 
     request_id: str
@@ -531,8 +552,17 @@ class Request:
     constraint: ConstraintSpec | None = None
     pooling: Pooling | None = None
     token_types: tuple[int, ...] = ()
+    speculation: Speculation | None = None
+    draft_max: int | None = None
+    draft_min: int | None = None
 
     def __post_init__(self) -> None:
+        if self.speculation is not None:
+            object.__setattr__(self, "speculation", _member(Speculation, self.speculation, "speculation"))
+        for name in ("draft_max", "draft_min"):
+            value = getattr(self, name)
+            is_inside = value is None or (_is_whole(value) and 0 <= value <= MOST_DRAFTS)
+            _require(is_inside, name, f"a whole number from 0 to {MOST_DRAFTS}, or None", value)
         _require(
             _is_whole(self.priority) and abs(self.priority) <= MOST_PRIORITY,
             "priority",

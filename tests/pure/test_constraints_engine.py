@@ -54,7 +54,7 @@ class ScriptedConstraint:
             self.accepted.append(token)
 
     def forced_tokens(self, limit: int) -> list[int]:
-        return [3][:limit]
+        return [3][:limit] if self.is_active else []
 
 
 def request(

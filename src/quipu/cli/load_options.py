@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from quipu.cli.builtin import resolve_model
 from quipu.errors import UsageError
 
 _model = partial(typer.Option, rich_help_panel="Model")
@@ -20,6 +21,14 @@ _speed = partial(typer.Option, rich_help_panel="Speed and memory")
 
 # Names of KV cache types, as llama.cpp has them: those of backends.program, whose import would slow down every verb.
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+# llama.cpp's ways to look up n-grams differ in their index; ours is one for all of them.
+_SPECULATION_TYPES = {
+    "off": ("none", "off"),
+    "ngram": ("ngram", "ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache"),
+    "draft": ("draft", "draft-simple"),
+}
+_MOST_DRAFTS = 1024  # quipu.types.MOST_DRAFTS, whose import would slow down every verb
 
 _NO_LIMIT = 1 << 60  # bytes: as much as the memory plan finds affordable
 
@@ -111,6 +120,39 @@ class LoadOptions:
         str | None,
         _speed("--cache-folder", metavar="DIR", help="keep pages of the KV cache there, for later runs too"),
     ] = None
+    draft_model: Annotated[
+        str | None,
+        _speed(
+            "-md",
+            "--model-draft",
+            "--spec-draft-model",
+            metavar="FILE",
+            help="GGUF file of a smaller model that guesses ahead",
+        ),
+    ] = None
+    speculation_type: Annotated[
+        str | None,
+        _speed(
+            "--spec-type",
+            metavar="TYPE",
+            help="guess ahead from the text itself (ngram), by the model of -md (draft), or not (none)",
+        ),
+    ] = None
+    draft_max: Annotated[
+        int | None,
+        _speed(
+            "--draft-max",
+            "--draft",
+            "--draft-n",
+            "--spec-draft-n-max",
+            metavar="N",
+            help="most tokens guessed at a time",
+        ),
+    ] = None
+    draft_min: Annotated[
+        int | None,
+        _speed("--draft-min", "--draft-n-min", "--spec-draft-n-min", metavar="N", help="fewest tokens worth a guess"),
+    ] = None
     priority: Annotated[
         int | None,
         _speed("--prio", metavar="N", help="priority of the process: -1 low, 0 normal, 1 medium, 2 high, 3 highest"),
@@ -141,7 +183,23 @@ class LoadOptions:
         kv_type = self.kv_type()
         if kv_type is not None:
             arguments["kv_type"] = kv_type
-        return arguments | self._cache_arguments()
+        return arguments | self._cache_arguments() | self._speculation_arguments()
+
+    def _speculation_arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        if self.draft_model is not None:
+            arguments["draft_model"] = resolve_model(self.draft_model)
+        if self.speculation_type is not None:
+            arguments["speculate"] = _speculation_source(self.speculation_type)
+            if arguments["speculate"] == "draft" and self.draft_model is None:
+                raise UsageError(f"--spec-type {self.speculation_type} needs a draft model; name its file with -md")
+        for name, flag in (("draft_max", "--draft-max"), ("draft_min", "--draft-min")):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= _MOST_DRAFTS:
+                raise UsageError(f"{flag} must be a whole number from 0 to {_MOST_DRAFTS}, not {value}")
+            if value is not None:
+                arguments[name] = value
+        return arguments
 
     def _cache_arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
@@ -182,6 +240,14 @@ class LoadOptions:
         if not self.mmap:
             lines.append("--no-mmap has no effect: the weights are always mapped from the file")
         return lines
+
+
+def _speculation_source(name: str) -> str:
+    """What `LLM` calls a type of speculation, given in its names or llama.cpp's."""
+    for source, names in _SPECULATION_TYPES.items():
+        if name.lower() in names:
+            return source
+    raise UsageError(f"--spec-type {name} is not available; use ngram, draft or none")
 
 
 def _cache_type(name: str) -> str:

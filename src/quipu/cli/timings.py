@@ -29,12 +29,17 @@ def timing_lines(load_s: float, text_s: float, usage: Usage, timings: Timings) -
     """
     prompt_rate, generation_rate = rates(usage, timings)
     cached = f" ({usage.cached_tokens} remembered)" if usage.cached_tokens else ""
+    drafted = []
+    if usage.drafted_tokens:
+        share = 100 * usage.accepted_tokens / usage.drafted_tokens
+        drafted = [f"guesses                 {usage.drafted_tokens:6d} tokens, {share:.0f} % of them right"]
     total_s = load_s + text_s + timings.queue_s + timings.prompt_s + timings.generation_s
     return [
         f"load        {load_s:8.2f} s",
         f"text        {text_s:8.2f} s",
         f"prompt      {timings.prompt_s:8.2f} s  {usage.prompt_tokens:6d} tokens{cached}{_rate(prompt_rate)}",
         f"generation  {timings.generation_s:8.2f} s  {usage.completion_tokens:6d} tokens{_rate(generation_rate)}",
+        *drafted,
         f"total       {total_s:8.2f} s",
     ]
 

@@ -145,7 +145,7 @@ class Constraining:
         active = [
             (sequence, drafts, self._constraints[sequence])
             for sequence, drafts in sequences
-            if sequence in self._constraints and self._constraints[sequence].is_active
+            if sequence in self._constraints and (len(drafts) or self._constraints[sequence].is_active)
         ]
         num_rows = sum(len(drafts) + 1 for _, drafts, _ in active)
         if num_rows > len(self._masks):

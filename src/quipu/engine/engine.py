@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from quipu.backends.program import Backend, Recorder
 from quipu.engine.constraining import CompileConstraint, Constraining, Refusal
 from quipu.engine.deadlines import Deadlines
+from quipu.engine.draft_model import DraftModel, DraftModelDrafter
 from quipu.engine.embedding import Embedder
 from quipu.engine.fairness import AGING_S
 from quipu.engine.machine import available_memory_bytes
@@ -40,6 +41,7 @@ from quipu.engine.sequence_cache import (
     open_prefix_cache,
     state_fingerprint,
 )
+from quipu.engine.speculating import Speculating, SpeculationOptions
 from quipu.engine.step_time import StepTimeModel, StepTimes
 from quipu.engine.token_texts import TokenTexts
 from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
@@ -55,7 +57,6 @@ _FEWEST_OUTPUTS = 16
 _SEED_BYTES = 4
 _NO_PREFIXES = "this model embeds whole texts, so no beginnings of them are kept: the cache folder is not used"
 _NOT_FINITE_EMBEDDING = "the model produced an embedding with NaN or infinite values; the file is damaged, get it again"
-_NO_DRAFTS: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 _CHOICE_POSITIONS = 1 << 63  # no token lies there: the positions whose random words are the seeds of further choices
 
 
@@ -71,6 +72,7 @@ class EngineStats:
         num_pages, num_free_pages: of the KV cache.
         mean_output_tokens: of the requests that ended last, which admission reckons with.
         step_times: the fitted time of a step.
+        num_drafted_tokens, num_accepted_tokens: guesses that were checked, and those that came true.
     """
 
     num_running: int
@@ -83,6 +85,8 @@ class EngineStats:
     num_free_pages: int
     mean_output_tokens: float
     step_times: StepTimes
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
 
 
 class EngineTokenizer(Protocol):
@@ -136,6 +140,8 @@ class Engine:
         aging_s: float = AGING_S,
         deterministic: bool = False,
         compile_constraint: CompileConstraint | None = None,
+        speculation: SpeculationOptions = SpeculationOptions(),  # noqa: B008 - frozen
+        draft_model: DraftModel | None = None,
         shuffle_pages: Random | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -159,11 +165,14 @@ class Engine:
             deterministic: give a request the same tokens and logits, bit for bit, whatever else is computed beside it
                 and however its prompt is cut. Long prompts take several times as long.
             compile_constraint: makes a constraint; called in threads. None: constrained requests are refused.
+            speculation: where guesses at the next tokens come from, for requests that do not say.
+            draft_model: a smaller model that guesses.
             shuffle_pages: hands out pages in random order; for tests.
             clock: seconds that only grow; for tests.
 
         Raises:
-            UsageError: a size or a time is out of range.
+            UsageError: a size or a time is out of range, or a draft model is asked for and missing.
+            UnsupportedModelError: the draft model has another vocabulary.
             InsufficientMemoryError: weights, KV cache and workspace do not fit the free memory.
         """
         for name, size in (("batch_size", batch_size), ("ubatch_size", ubatch_size)):
@@ -228,6 +237,29 @@ class Engine:
         )
         self._deadlines = Deadlines()
         self._constraining = Constraining(compile_constraint, self.vocab_size)
+        drafter = None
+        if draft_model is not None:
+            drafter = DraftModelDrafter(
+                draft_model,
+                backend,
+                sampler,
+                target=tokenizer,
+                vocab_size=self.vocab_size,
+                ctx_size=self.ctx_size,
+                kv_types=kv_types,
+                page_size=page_size,
+                max_tokens=max_tokens,
+                max_outputs=max_outputs,
+                needed_bytes=self.plan.needed_bytes,
+                clock=clock,
+            )
+        self._speculating = Speculating(
+            speculation,
+            self.step_time,
+            self._constraining,
+            max_run_tokens=None if deterministic else backend.max_uniform_tokens,
+            draft_model=drafter,
+        )
         self._live: dict[str, list[SequenceState]] = {}  # the choices of each request that have not ended
         self._arrivals: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
@@ -284,6 +316,8 @@ class Engine:
             self._pages.num_free,
             self._scheduler.mean_output_tokens,
             self.step_time.last_times,
+            self._speculating.stats.num_drafted,
+            self._speculating.stats.num_accepted,
         )
 
     def check_request(self, request: Request) -> None:
@@ -291,8 +325,8 @@ class Engine:
 
         Raises:
             InvalidRequestError: the prompt is empty, a token id is not in the vocabulary, there is a constraint and no
-                vocabulary, a context shift would have next to nothing to drop, or the model does not give what is asked
-                for: text, embeddings or scores.
+                vocabulary, a context shift would have next to nothing to drop, there is no draft model to ask, or the
+                model does not give what is asked for: text, embeddings or scores.
             ContextLengthError: the prompt leaves no room for a token in the context.
         """
         prompt, sampling = request.prompt_token_ids, request.sampling
@@ -302,6 +336,7 @@ class Engine:
         self._check_ids("logit_bias", tuple(sampling.logit_bias))
         self._check_ids("stop_token_ids", sampling.stop_token_ids)
         self._embedder.check(request)
+        self._speculating.check(request)
         self._constraining.check(request.constraint)
         room_for_token = 0 if sampling.max_tokens == 0 else 1
         if len(prompt) + room_for_token > self.ctx_size:
@@ -337,11 +372,13 @@ class Engine:
             work.sequence.started_s = work.sequence.started_s or began_s
         texts = [work for work in step if work.sequence.request.pooling is not None]
         generating = [work for work in step if work.sequence.request.pooling is None] if texts else step
+        generating = self._speculating.extend(generating, self._scheduler)
+        drafted_s = self._clock()
         embeddings = self._embedder.forward(texts)
         logits = self._runner.forward(generating)
         chosen = self._sample(generating, logits)
         ended_s = self._clock()
-        self._observe(step, ended_s - began_s)
+        self._observe([*texts, *generating], ended_s - drafted_s)
         events += self._commit_embeddings(texts, embeddings, ended_s)
         events += self._commit(generating, logits, chosen, ended_s)
         if not self._live:
@@ -375,6 +412,7 @@ class Engine:
         self._deadlines.clear()
         self._scheduler.clear()
         self._constraining.reset()
+        self._speculating.clear()
         self._live.clear()
         self._embedder.clear()
         self.clear_cache()  # of what the step was writing, nothing can be said
@@ -447,7 +485,9 @@ class Engine:
         self._pages.check_integrity([sequence.table for sequence in queued])
         if self._cache.cache is not None:
             self._cache.cache.check_integrity()
+        self._speculating.check_integrity()
         for sequence in scheduler.running:
+            assert sequence.num_drafts == 0, "drafts that no step has settled"
             assert len(sequence.table) >= self._pages.pages_for(sequence.num_computed), "computed tokens without pages"
         for sequence in (*scheduler.waiting, *scheduler.held):
             assert len(sequence.table) == sequence.num_computed == 0, "a waiting request holds pages"
@@ -509,11 +549,16 @@ class Engine:
         sampling = [work for work in step if work.samples]
         if not sampling:
             return []
-        if len(sampling) < len(logits):
-            last_rows = itertools.accumulate(work.num_outputs for work in step)
-            logits = logits[[end - 1 for end, work in zip(last_rows, step, strict=True) if work.samples]]
-        masks, refused = self._constraining.fill([(work.sequence, ()) for work in sampling])
+        masks, refused = self._constraining.fill([(work.sequence, work.sequence.drafts.tolist()) for work in sampling])
         draws = [_draw(work.sequence, masks.get(work.sequence)) for work in sampling]
+        if sum([len(draw.drafts) + 1 for draw in draws]) < len(logits):
+            # Rows of prompts, and of drafts that a constraint forbids, are left out.
+            ends = itertools.accumulate([work.num_outputs for work in step])
+            begins = [end - work.num_drafts - 1 for end, work in zip(ends, step, strict=True) if work.samples]
+            counts = [len(draw.drafts) + 1 for draw in draws]
+            logits = logits[
+                [row for begin, count in zip(begins, counts, strict=True) for row in range(begin, begin + count)]
+            ]
         drawn: list[Drawn | Refusal] = list(self._sampler.sample_batch(logits, draws))
         if refused:
             failed = {refusal.sequence: refusal for refusal in refused}
@@ -526,6 +571,7 @@ class Engine:
         # Token i of a sequence attends to i + 1 tokens.
         products = sum([work.num_tokens * (work.begin + (work.num_tokens + 1) / 2) for work in step])
         self.step_time.observe(num_tokens, products / num_tokens, seconds)
+        self._speculating.observe(num_tokens, products / num_tokens, seconds)
         self._num_steps += 1
         self._num_tokens += num_tokens
         self._num_step_tokens = num_tokens
@@ -545,14 +591,8 @@ class Engine:
             self._scheduler.advance(work)
             token_ids: tuple[int, ...] = ()
             text = ""
-            if isinstance(chosen, Drawn) and chosen.token_ids[-1] >= 0:
-                token_ids = tuple(chosen.token_ids)
-                text = sequence.add_token(token_ids[0], now_s)
-                text += self._follow(sequence, token_ids)
-                self._scheduler.generated(sequence)
-            elif chosen is not None:
-                text = sequence.end(FinishReason.ERROR, _sampling_error(chosen, sequence.request))
-                sequence.prefix = None  # what led to it is not kept
+            if chosen is not None:
+                token_ids, text = self._add(work, chosen, now_s)
             self._cache.computed(sequence)
             if sequence.is_full:
                 sequence.warnings.append(self._cache.shift(sequence, sequence.num_kept))
@@ -561,7 +601,8 @@ class Engine:
                 event = sequence.event(token_ids, text, now_s, rows)
                 logprobs = chosen.logprobs if isinstance(chosen, Drawn) else None
                 if logprobs or prompt_logprobs:
-                    event = dataclasses.replace(event, logprobs=tuple(logprobs or ()), prompt_logprobs=prompt_logprobs)
+                    chosen_logprobs = tuple(logprobs or ())[: len(token_ids)]
+                    event = dataclasses.replace(event, logprobs=chosen_logprobs, prompt_logprobs=prompt_logprobs)
                 events.append(event)
             if sequence.finish_reason is not None:
                 self._drop(sequence)
@@ -588,6 +629,31 @@ class Engine:
             self._drop(sequence)
         return events
 
+    def _add(self, work: Work, chosen: Drawn | Refusal, now_s: float) -> tuple[tuple[int, ...], str]:
+        """Give a sequence the tokens that were chosen for it, one after another until it ends; these, and the text that
+        became final.
+        """
+        sequence = work.sequence
+        chosen_ids = chosen.token_ids if isinstance(chosen, Drawn) else []
+        token_ids: list[int] = []
+        text = ""
+        for token_id in chosen_ids:
+            if token_id < 0 or sequence.finish_reason is not None:
+                break
+            token_ids.append(token_id)
+            text += sequence.add_token(token_id, now_s)
+            text += self._follow(sequence, token_id)
+            self._scheduler.generated(sequence)
+        failed = sequence.finish_reason is None and (not chosen_ids or chosen_ids[-1] < 0)
+        num_accepted = len(token_ids) if failed else len(token_ids) - 1
+        if work.num_drafts:
+            self._scheduler.settle_drafts(sequence, num_accepted)
+        self._speculating.settle(work, token_ids, num_accepted)
+        if failed:
+            text += sequence.end(FinishReason.ERROR, _sampling_error(chosen, sequence.request))
+            sequence.prefix = None  # what led to it is not kept
+        return tuple(token_ids), text
+
     def _prompt_logprobs(self, sequence: SequenceState, rows: NDArray[np.float32]) -> tuple[TokenLogprobs, ...]:
         """Of the prompt tokens that `rows`, the next to be delivered, predict. The last row predicts none."""
         num_top = sequence.request.sampling.prompt_logprobs
@@ -597,12 +663,12 @@ class Engine:
             return ()
         return tuple(self._sampler.logprobs(rows[: len(tokens)], tokens, num_top))
 
-    def _follow(self, sequence: SequenceState, token_ids: tuple[int, ...]) -> str:
+    def _follow(self, sequence: SequenceState, token_id: int) -> str:
         """Move the constraint on; the text that becomes final because the answer is complete, or cannot go on."""
         if sequence.finish_reason is FinishReason.STOP:
             return ""
         try:
-            is_complete = self._constraining.accept(sequence, token_ids)
+            is_complete = self._constraining.accept(sequence, [token_id])
         except EngineError as error:
             return sequence.end(FinishReason.ERROR, str(error))
         return sequence.end(FinishReason.STOP) if is_complete else ""
@@ -624,6 +690,7 @@ class Engine:
         if sequence.num_computed and sequence.request.pooling is None:
             self.last_ended = sequence.tokens(0, sequence.num_computed).copy(), sequence.request.cache_salt
         self._constraining.drop(sequence)
+        self._speculating.drop(sequence)
         self._scheduler.remove(sequence)
         if sequence.request.deadline_s is not None:
             self._deadlines.forget(sequence)
@@ -669,7 +736,7 @@ def _draw(sequence: SequenceState, masks: NDArray[np.int32] | None) -> Draw:
         sequence.history,
         sequence.seed,
         sequence.position,
-        _NO_DRAFTS,
+        sequence.drafts if masks is None else sequence.drafts[: len(masks) - 1],
         masks,
         num_logprobs=-1 if num_logprobs is None else num_logprobs,
     )

@@ -16,7 +16,11 @@ less than a page, each computes itself: cheaper than it sounds, as they do it in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quipu.engine.fairness import AGING_S, OUTPUT_WEIGHT, PROMPT_WEIGHT, TokenCounters, WaitingQueue
 from quipu.engine.pages import PageAllocator
@@ -40,6 +44,7 @@ class Work(NamedTuple):
         completes: all known tokens are computed then.
         num_outputs: rows of logits wanted, those of the last tokens.
         num_prompt_rows: how many of these are to be delivered as logits of the prompt.
+        num_drafts: how many of the tokens, the last ones, are drafts: each has a row of logits.
     """
 
     sequence: SequenceState
@@ -48,6 +53,7 @@ class Work(NamedTuple):
     completes: bool
     num_outputs: int
     num_prompt_rows: int
+    num_drafts: int = 0
 
     @property
     def samples(self) -> bool:
@@ -157,10 +163,33 @@ class Scheduler:
                 self._admit(step)
         return list(step.values())
 
-    def advance(self, work: Work) -> None:
-        """The share of a step has been computed."""
+    @property
+    def num_tokens_left(self) -> int:
+        """Tokens that the step just planned could take beside those it has, each with a row of logits."""
+        return max(0, min(self._tokens_left, self._outputs_left))
+
+    def add_drafts(self, work: Work, token_ids: Sequence[int] | NDArray[np.int32]) -> Work:
+        """The share with drafts behind it, as many as there are pages for: nobody gives way to a draft."""
         sequence = work.sequence
-        sequence.advance(work.num_tokens)
+        num_drafts = len(token_ids)
+        if not self._pages.append(sequence.table, sequence.num_known + num_drafts):
+            num_drafts = min(num_drafts, len(sequence.table) * self._pages.page_size - sequence.num_known)
+        sequence.draft(token_ids[:num_drafts])
+        self._tokens_left -= num_drafts
+        self._outputs_left -= num_drafts
+        return work._replace(
+            num_tokens=work.num_tokens + num_drafts, num_outputs=work.num_outputs + num_drafts, num_drafts=num_drafts
+        )
+
+    def settle_drafts(self, sequence: SequenceState, num_tokens: int) -> None:
+        """Of a sequence's drafts the first `num_tokens` came true. Pages that the others took are free again."""
+        sequence.settle_drafts(num_tokens)
+        self._pages.trim(sequence.table, sequence.num_computed)
+
+    def advance(self, work: Work) -> None:
+        """The share of a step has been computed, apart from its drafts."""
+        sequence = work.sequence
+        sequence.advance(work.num_tokens - work.num_drafts)
         if self.held and sequence.num_computed >= sequence.num_prompt:
             self._release_held(sequence)
 

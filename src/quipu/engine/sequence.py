@@ -52,6 +52,8 @@ class SequenceState:
         num_computed: tokens whose keys and values are in the cache.
         num_delivered: prompt tokens whose logits have been delivered, where asked for.
         num_shared: tokens whose pages were found ready when it started last.
+        num_drafts: drafted tokens behind the known ones, which the step under way checks.
+        num_drafted, num_accepted: drafts that were checked, and those that came true.
         num_dropped: tokens that context shifts took out; positions in the cache do not count them, `position` does.
         table: the pages that hold them.
         prefix: where it stands in the prefix cache; None: it reuses nothing.
@@ -97,6 +99,7 @@ class SequenceState:
         self.num_delivered = 0
         self.num_shared = 0
         self.num_dropped = 0
+        self.num_drafts = self.num_drafted = self.num_accepted = 0
         self.table = PageTable()
         self.prefix: PrefixChain | None = None
         self.reuse: Reuse | None = None
@@ -152,6 +155,16 @@ class SequenceState:
         return self.finish_reason is None and self.num_known >= self.ctx_size
 
     @property
+    def room(self) -> int:
+        """Most tokens that may be added before it ends, or before its context is full."""
+        return min(self.max_tokens - self.num_generated, self.ctx_size - self.num_known)
+
+    @property
+    def drafts(self) -> NDArray[np.int32]:
+        """The drafted tokens; a view."""
+        return self._tokens[self.num_known : self.num_known + self.num_drafts]
+
+    @property
     def num_kept(self) -> int:
         """Tokens at the beginning that a context shift leaves alone."""
         return self.num_prompt if self.request.keep < 0 else min(self.request.keep, self.num_prompt)
@@ -174,8 +187,23 @@ class SequenceState:
         return self._tokens.item(position)
 
     def tokens(self, begin: int, end: int) -> NDArray[np.int32]:
-        """Known tokens begin ... end - 1; a view."""
+        """Tokens begin ... end - 1, known or drafted; a view."""
         return self._tokens[begin:end]
+
+    def draft(self, token_ids: Sequence[int] | NDArray[np.int32]) -> None:
+        """Put drafts behind the known tokens, for the next step only."""
+        assert len(token_ids) < max(1, self.room)
+        self.num_drafts = len(token_ids)
+        self._reserve(self.num_known + self.num_drafts)
+        self._tokens[self.num_known : self.num_known + self.num_drafts] = token_ids
+
+    def settle_drafts(self, num_tokens: int) -> None:
+        """The drafts were checked; the first `num_tokens` came true and are known now, and computed, all but the last
+        that is known unless it ended in an error."""
+        self.num_drafted += self.num_drafts
+        self.num_accepted += num_tokens
+        self.num_computed += num_tokens
+        self.num_drafts = 0
 
     def preempt(self) -> None:
         """Forget what was computed. The caller frees the pages."""
@@ -211,10 +239,7 @@ class SequenceState:
 
     def add_token(self, token_id: int, now_s: float) -> str:
         """Append a generated token, see whether it is the last, and return the text that became final."""
-        if self.num_known == len(self._tokens):
-            grown = np.empty(min(2 * self.num_known, self.ctx_size), dtype=np.int32)
-            grown[: self.num_known] = self._tokens
-            self._tokens = grown
+        self._reserve(self.num_known + 1)
         self._tokens[self.num_known] = token_id
         self.num_known += 1
         if self.first_token_s is None:
@@ -247,7 +272,13 @@ class SequenceState:
             token_ids,
             text,
             self.finish_reason,
-            Usage(self.num_prompt, self.num_generated, 0 if self.reuse is None else self.reuse.cached_tokens),
+            Usage(
+                self.num_prompt,
+                self.num_generated,
+                0 if self.reuse is None else self.reuse.cached_tokens,
+                self.num_drafted,
+                self.num_accepted,
+            ),
             timings=self._timings(now_s) if finished else None,
             warnings=warnings,
             seed=self.seed if finished else None,
@@ -257,6 +288,13 @@ class SequenceState:
             choice=self.choice,
             reuse=self.reuse,
         )
+
+    def _reserve(self, num_tokens: int) -> None:
+        """Have room for so many tokens."""
+        if num_tokens > len(self._tokens):
+            grown = np.empty(min(2 * num_tokens, self.ctx_size), dtype=np.int32)
+            grown[: len(self._tokens)] = self._tokens
+            self._tokens = grown
 
     def _text_of(self, token_id: int) -> str:
         # An embedding may have more rows than there are texts.

@@ -48,26 +48,26 @@ class GrammarConstraint:
             k, how many of the drafts are allowed. Rows 0 ... k are written, those after them are not.
 
         Raises:
-            EngineError: the grammar has become too complex to follow.
+            EngineError: the grammar has become too complex to follow, or came to a dead end, before any draft.
         """
         assert masks.dtype == np.int32
         assert masks.flags.c_contiguous
         assert len(masks) > len(drafts)
-        num_taken = 0
-        try:
-            for row, mask in enumerate(masks[: len(drafts) + 1]):
-                self._fill(mask)
-                if row == len(drafts) or not mask[drafts[row] >> 5] >> (drafts[row] & 31) & 1:
-                    return row
-                if drafts[row] in self._vocabulary.end_ids:
-                    set_only(masks[row + 1], self._vocabulary.end_ids)
-                    return row + 1
-                self._consume(drafts[row])
-                num_taken += 1
-        finally:
-            if num_taken and not self._matcher.is_error():
-                self._matcher.rollback(num_taken)
-        raise AssertionError("the last row returns")
+        self._fill(masks[0])
+        # On a copy, since a matcher does not recover from an error, and a draft need not come true.
+        trial = GrammarConstraint(self._matcher.deep_copy(), self._vocabulary) if len(drafts) else self
+        for row, draft in enumerate(drafts):
+            if not masks[row][draft >> 5] >> (draft & 31) & 1:
+                return row
+            if draft in self._vocabulary.end_ids:
+                set_only(masks[row + 1], self._vocabulary.end_ids)
+                return row + 1
+            try:
+                trial._consume(draft)
+                trial._fill(masks[row + 1])
+            except EngineError:
+                return row  # it comes up again if the draft is chosen
+        return len(drafts)
 
     def accept(self, token_ids: Sequence[int]) -> None:
         """Take tokens that were chosen.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from quipu.chat.constraints.matcher import GrammarConstraint
 from quipu.chat.constraints.vocabulary import GrammarVocabulary
+from quipu.errors import EngineError
 
 
 class Triggers(NamedTuple):
@@ -93,7 +94,10 @@ class LazyConstraint:
                 # It begins within the drafts: a constraint for the others, which the step does not keep.
                 constraint = self._started(rest)
                 assert constraint is not None, "a token with a wrong rest is refused"
-                return row + 1 + constraint.fill_masks(drafts[row + 1 :], masks[row + 1 :])
+                try:
+                    return row + 1 + constraint.fill_masks(drafts[row + 1 :], masks[row + 1 :])
+                except EngineError:
+                    return row  # it comes up again if the draft is chosen
             tail = self._next_tail(tail, drafts[row])
         raise AssertionError("the last row returns")
 
