@@ -50,9 +50,9 @@ from quipu.errors import (
 from quipu.gguf import GGMLType, GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
-from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, SamplingParams
+from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, RequestOptions, SamplingParams
 
-__all__ = ["LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream"]
+__all__ = ["LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream", "RequestOptions"]
 
 Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
 """Text, or token ids."""
@@ -213,6 +213,7 @@ class LLM:
         stream: Literal[False] = False,
         parse_special: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | None = None,
     ) -> Completion: ...
 
@@ -225,6 +226,7 @@ class LLM:
         stream: Literal[False] = False,
         parse_special: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> list[Completion]: ...
 
@@ -237,6 +239,7 @@ class LLM:
         stream: Literal[True],
         parse_special: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> EventStream[Event]: ...
 
@@ -248,6 +251,7 @@ class LLM:
         stream: bool = False,
         parse_special: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> Completion | list[Completion] | EventStream[Event]:
         """Continue a text, or a list of texts that are computed together.
@@ -259,6 +263,8 @@ class LLM:
             stream: return an iterator over events instead of waiting for the end.
             parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
             cache_salt: only calls with the same salt reuse each other's work; one for each tenant keeps them apart.
+            options: how the prompts are served: number of choices, priority, deadline and the like. Of several choices,
+                `Completion.choices` has all, and events tell their `choice`.
             constraint: what the text must look like; for a list also one for each prompt. Where the prompt is text that
                 ends inside of a token, its end is written again as part of that token.
 
@@ -283,6 +289,7 @@ class LLM:
             constraints=constraints,
             streamed=stream,
             cache_salt=cache_salt,
+            options=options,
         )
         if stream:
             return events
@@ -300,6 +307,7 @@ class LLM:
         parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | None = None,
         **variables: Any,
     ) -> Completion: ...
@@ -315,6 +323,7 @@ class LLM:
         parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> list[Completion]: ...
@@ -330,6 +339,7 @@ class LLM:
         parallel_tool_calls: bool = True,
         stream: Literal[True],
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> EventStream[ChatEvent]: ...
@@ -344,6 +354,7 @@ class LLM:
         parallel_tool_calls: bool = True,
         stream: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> Completion | list[Completion] | EventStream[ChatEvent]:
@@ -359,6 +370,7 @@ class LLM:
             parallel_tool_calls: False holds the model to one call in an answer.
             stream: return an iterator over events instead of waiting for the end.
             cache_salt: as for `generate`.
+            options: as for `generate`.
             constraint: what the answer must look like; for a list also one for each conversation. Where the template
                 has the model think first, it holds from the end of that on.
             variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
@@ -387,7 +399,6 @@ class LLM:
         prompts = [self._encode_chat(prompt.text) for prompt in rendered]
         parsers = [template.answer_parser(prompt.text, tools=offered, choice=choice) for prompt in rendered]
         shown = [self._tokens_shown(parser.markers) for parser in parsers]
-        answers = [Answer(parser, prompt.warnings) for parser, prompt in zip(parsers, rendered, strict=True)]
         given = _for_each(constraint, len(prompts), ConstraintSpec, "constraint")
         texts = [prompt.text for prompt in rendered]
         constraints = [
@@ -396,17 +407,22 @@ class LLM:
             else self._tool_constraint(offered, choice, text, shown_here)
             for one, parser, text, shown_here in zip(given, parsers, texts, shown, strict=True)
         ]
-        by_id: dict[str, Answer] = {}
+        answers: dict[tuple[str, int], Answer] = {}
         events = self._submit(
             prompts,
             sampling,
-            lambda event: by_id[event.request_id].translate(event),
+            lambda event: answers[event.request_id, event.choice].translate(event),
             shown,
             constraints,
             streamed=stream,
             cache_salt=cache_salt,
+            options=options,
         )
-        by_id.update(zip(events.request_ids, answers, strict=True))
+        num_choices = 1 if options is None else options.num_choices
+        for request_id, prompt in zip(events.request_ids, rendered, strict=True):
+            for number in range(num_choices):
+                parser = template.answer_parser(prompt.text, tools=offered, choice=choice)
+                answers[request_id, number] = Answer(parser, prompt.warnings)
         if stream:
             return events
         completions = _fold(events)
@@ -421,8 +437,16 @@ class LLM:
         constraints: Sequence[ConstraintSpec | None] = (),
         *,
         streamed: bool,
-        cache_salt: str = "",
+        cache_salt: str,
+        options: RequestOptions | None,
     ) -> EventStream[E]:
+        if options is None:
+            options = RequestOptions()
+        elif not isinstance(options, RequestOptions):
+            raise InvalidRequestError(
+                f"options must be RequestOptions, not {type(options).__name__}; write RequestOptions(priority=1)",
+                field="options",
+            )
         shared = self._open_engine()
         requests = []
         if sampling is None:
@@ -443,6 +467,7 @@ class LLM:
                     constraint=constraint,
                     streamed=streamed,
                     cache_salt=cache_salt,
+                    **dataclasses.asdict(options),
                     context_shift=self.context_shift,
                     keep=self._keep,
                 )

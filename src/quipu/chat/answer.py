@@ -59,7 +59,7 @@ class AnswerParser:
 
 
 class Answer:
-    """Turns the engine's events of one chat request into chat events.
+    """Turns the engine's events of one choice of a chat request into chat events.
 
     Args:
         parser: of the answer.
@@ -91,6 +91,11 @@ class Answer:
             event.seed,
             event.error,
             event.error_field,
+            event.logits,
+            event.choice,
+            event.reuse,
+            event.logprobs,
+            event.prompt_logprobs,
             reasoning=reasoning,
             tool_calls=calls,
         )
