@@ -42,6 +42,7 @@ from quipu import LLM, ConstraintSpec, SamplingParams
 from quipu.backends.choice import choose_backend
 from quipu.backends.program import Backend, Batch, Executable, KVSpec, KVStorage, Program
 from quipu.cli.builtin import resolve_model
+from quipu.cli.synthetic import synthetic_model
 from quipu.engine import Engine
 from quipu.engine.native_sampler import NativeSampler
 from quipu.engine.sampler import Draw, Drawn
@@ -49,6 +50,7 @@ from quipu.gguf import GGUFReader
 from quipu.models import load_model
 from quipu.tokenizer import Tokenizer
 from quipu.types import FinishReason, Request
+from results import overhead_share, stream_slowdowns, valid_share
 
 HEADER = ("what", "measured", "target")
 STREAM_TOKENS = 64  # of a stream's prompt, and between the tokens of which times are taken
@@ -177,11 +179,6 @@ def measure_overhead(arguments: argparse.Namespace, model: Path) -> dict[str, An
     return {"overheads": cases}
 
 
-def overhead_share(seconds_per_step: Mapping[str, Sequence[float]]) -> float:
-    """What is not the model's run, as a share of the step."""
-    return 1 - ratio(seconds_per_step["run"], seconds_per_step["step"])
-
-
 def overhead_rows(content: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     for case in content["overheads"]:
         seconds = case["seconds_per_step"]
@@ -249,7 +246,8 @@ def prefix_reuse_rows(content: Mapping[str, Any]) -> Iterator[Sequence[str]]:
 def token_gaps(engine: Engine, request_id: str, is_over: Callable[[set[str], int], bool]) -> list[float]:
     """Seconds between the tokens of a stream, until `is_over` of the requests that have sent one and the number of
     tokens."""
-    begin_s, gaps, seen = time.perf_counter(), [], set[str]()
+    gaps: list[float] = []
+    begin_s, seen = time.perf_counter(), set[str]()
     while not is_over(seen, len(gaps)):
         names = {event.request_id for event in engine.step() if event.token_ids}
         seen |= names
@@ -287,12 +285,6 @@ def measure_stream(arguments: argparse.Namespace, model: Path) -> dict[str, Any]
         print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return {**measured, "prompt_seconds": prompt_seconds}
-
-
-def stream_slowdowns(content: Mapping[str, Any], summary: Callable[[Sequence[float]], float]) -> list[float]:
-    """A summary of the gaps beside the prompt, over the median of those alone, of each round."""
-    pairs = zip(content["beside"], content["alone"], strict=True)
-    return [summary(beside) / statistics.median(alone) for beside, alone in pairs]
 
 
 def stream_rows(content: Mapping[str, Any]) -> Iterator[Sequence[str]]:
@@ -346,10 +338,6 @@ def is_valid(text: str, schema: Mapping[str, Any]) -> bool:
     return True
 
 
-def valid_share(content: Mapping[str, Any]) -> float:
-    return 1 - len(content["invalid"]) / int(content["num_answers"])
-
-
 def constrained_rows(content: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     yield f"valid JSON, of {content['num_answers']} answers under a schema", f"{valid_share(content):.1%}", "100 %"
 
@@ -370,6 +358,11 @@ ROWS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[Sequence[str]]]] = {
     "stream": stream_rows,
     "constrained": constrained_rows,
 }
+
+
+def serving_rows(sections: Mapping[str, Mapping[str, Any]]) -> list[Sequence[str]]:
+    """Of the table, from what the sections measured."""
+    return [row for name, content in sections.items() for row in ROWS[name](content)]
 
 
 def parse() -> argparse.Namespace:
@@ -396,7 +389,7 @@ def find_model(arguments: argparse.Namespace, section: str) -> Path:
     if section == "constrained":
         return resolve_model("tiny")
     if section == "throughput" and arguments.model is None:
-        return common.synthetic_model(arguments.large_shape, arguments.type)
+        return synthetic_model(arguments.large_shape, arguments.type)
     return common.find_model(arguments)
 
 
@@ -404,7 +397,6 @@ def main() -> None:
     arguments = parse()
     sections: dict[str, dict[str, Any]] = {}
     engines: dict[str, str] = {}
-    rows: list[Sequence[str]] = []
     for name in arguments.sections:
         model = find_model(arguments, name)
         print(f"{name}: {model.name} ", end="", file=sys.stderr, flush=True)
@@ -412,12 +404,11 @@ def main() -> None:
         print(file=sys.stderr)
         engines |= content.pop("engines", {})
         sections[name] = {**content, "model": {"name": model.name, "bytes": model.stat().st_size}}
-        rows += ROWS[name](content)
     common.report(
         arguments,
         f"Serving, {arguments.threads} threads",
         HEADER,
-        rows,
+        serving_rows(sections),
         model=common.find_model(arguments),
         engines=engines,
         notes=[f"{arguments.rounds} rounds. {name}: {content['model']['name']}" for name, content in sections.items()],

@@ -225,7 +225,15 @@ def test_several_choices(llm: LLM) -> None:
 def test_several_choices_of_a_chat(llm: LLM) -> None:
     """Each has a parser of its own: tags in one do not reach into another."""
     (letter,) = llm.tokenize("x")[-1:]
-    sampling = SamplingParams(max_tokens=8, seed=3, logit_bias={text_model.THINK: 12.0, letter: 12.0}, ignore_eos=True)
+    bias = {text_model.THINK: 900.0, letter: 900.0}  # in either order, then neither
+    sampling = SamplingParams(
+        max_tokens=6,
+        seed=3,
+        samplers=("penalties", "temperature"),
+        temperature=20.0,
+        logit_bias=bias,
+        presence_penalty=1000.0,
+    )
     done = llm.chat(MESSAGES, sampling, options=RequestOptions(num_choices=6))
     for choice in done.choices:
         again = llm.chat(MESSAGES, replace(sampling, seed=choice.seed))
