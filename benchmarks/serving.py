@@ -263,7 +263,7 @@ def measure_stream(arguments: argparse.Namespace, model: Path) -> dict[str, Any]
     measured: dict[str, Any] = {"num_prompt": arguments.long_prompt, "alone": [], "beside": []}
     prompt_seconds: dict[str, list[float]] = {"beside": [], "alone": []}
     sampling = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True)
-    for index in range(arguments.rounds):
+    for index in range(arguments.stream_rounds):
         ctx_size = common.round_up(arguments.long_prompt + 2 * STREAM_TOKENS)
         with LLM(model, ctx_size=ctx_size, kv_size=2 * ctx_size, threads=arguments.threads) as llm:
             engine = llm._open_engine().engine
@@ -375,6 +375,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("-n", "--answer-tokens", type=int, default=64, help="throughput: tokens of each answer")
     parser.add_argument("--prefix", type=int, default=2000, help="prefix_reuse: tokens of the shared prefix")
     parser.add_argument("--long-prompt", type=int, default=8000, help="stream: tokens of the prompt beside it")
+    parser.add_argument("--stream-rounds", type=int, default=1, help="stream: rounds, some minutes each")
     parser.add_argument("--seeds", type=int, default=9, help="constrained: answers to each question and schema")
     parser.set_defaults(shape="qwen2-0.5b", rounds=3)
     arguments = parser.parse_args()
