@@ -41,8 +41,8 @@ class Results:
         for path in sorted(folder.glob("*.json")):
             content = json.loads(path.read_text("utf-8"))
             self.files[path.stem] = content
-            about = {key: content[key] for key in ("machine", "engines", "command", "date")}
             for name, section in content.get("sections", {}).items():
+                about = {key: content[key] for key in ("machine", "engines", "command", "date")}
                 self.files[f"{name}-{path.stem}"] = {**section, **about}
 
     def named(self, name: str) -> list[tuple[str, dict[str, Any]]]:
