@@ -138,6 +138,14 @@ def test_chunked_equals_whole(model_path: Path, ubatch_size: int, llm: LLM) -> N
         assert chunked.generate(prompt, GREEDY).token_ids == llm.generate(prompt, GREEDY).token_ids
 
 
+@pytest.mark.parametrize("ubatch_size", [1, 3, 512])
+def test_logits_of_a_prompt_that_fills_the_context(model_path: Path, ubatch_size: int, llm: LLM) -> None:
+    ids = llm.tokenize("the hat sat on the mat") * 2
+    with LLM(model_path, threads=1, ctx_size=len(ids), ubatch_size=ubatch_size) as full:
+        logits = full.logits(ids)
+    assert relative_error(logits, llm.logits(ids)) < 2e-2
+
+
 def test_stop_string_across_tokens(llm: LLM) -> None:
     text = llm.generate("the hat", replace(SEEDED, max_tokens=60)).text
     stop = text[10:14]
