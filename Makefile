@@ -114,7 +114,7 @@ bench: $(VENV)/.installed $(VENV)/.bench $(if $(QUIPU_LLAMA_PYTHON),,$(LLAMA_VEN
 	run context-f16 context.py -r 3 $(BENCH_ARGS); \
 	run context-q8_0 context.py -r 3 --kv-type q8_0 $(BENCH_ARGS); \
 	run threads threads.py -r 3 $(BENCH_ARGS); \
-	run prefix_reuse prefix_reuse.py -r 3 --no-llama $(BENCH_ARGS); \
+	run serving serving.py -r 3 $(BENCH_ARGS); \
 	run weight_types weight_types.py -r 3 $(BENCH_ARGS); \
 	$(BIN)/python benchmarks/report.py || status=1; \
 	exit $$status

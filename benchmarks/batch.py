@@ -11,7 +11,7 @@ values, or the multiply-adds of all tokens.
 from __future__ import annotations
 
 import common
-from charts import Case, case_table, text_bars
+from charts import case_table, text_bars
 from machine import measure_limits
 
 _STEP_TOKENS = 512  # what both engines take in one step; all prompts have to fit
@@ -28,27 +28,22 @@ def main() -> None:
     if max(sizes) * arguments.prompt_tokens > _STEP_TOKENS:
         raise SystemExit(f"{max(sizes)} prompts of {arguments.prompt_tokens} tokens exceed {_STEP_TOKENS}; lower -p")
     model = common.find_model(arguments)
-    size = common.measure_model(model)
+    model_size = common.measure_model(model)
+    vocab_size = model_size.vocab_size
     limits = measure_limits(arguments.threads)
     ctx_size = common.round_up(arguments.prompt_tokens + arguments.tokens + 1)
     workers = common.start_workers(arguments, model, ctx_size=ctx_size, num_sequences=max(sizes))
     mean_cached = arguments.prompt_tokens + arguments.tokens / 2
-    cases = []
-    for num_sequences in sizes:
 
-        def measure(worker: common.Worker, index: int, num_sequences: int = num_sequences) -> float:
-            prompts = [
-                common.random_ids(arguments.prompt_tokens, size.vocab_size, seed=1000 * (index + 1) + sequence)
-                for sequence in range(num_sequences)
-            ]
-            seconds = worker.ask("batch_decode", prompts=prompts, num_tokens=arguments.tokens)["seconds"]
-            return float(num_sequences * arguments.tokens / sum(seconds))
+    def measure(worker: common.Worker, index: int, *, size: int) -> float:
+        prompts = common.random_prompts(size, arguments.prompt_tokens, vocab_size, index)
+        seconds = worker.ask("batch_decode", prompts=prompts, num_tokens=arguments.tokens)["seconds"]
+        return float(size * arguments.tokens / sum(seconds))
 
-        results = common.interleave(workers, arguments.rounds, measure)
-        limit = common.decode_limit(size, limits, num_sequences, mean_cached)
-        cases.append(Case(str(num_sequences), results, limit))
-    for worker in workers.values():
-        worker.close()
+    def limit(num_sequences: int) -> float:
+        return common.decode_limit(model_size, limits, num_sequences, mean_cached)
+
+    cases = common.measure_cases(workers, arguments.rounds, sizes, measure, limit)
     print(f"\n{text_bars(cases)}")
     common.report(
         arguments,

@@ -8,6 +8,7 @@ median of the ratios within each round.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -19,8 +20,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from charts import Case
 from machine import HERE, Limits, describe
 from measured import OURS, THEIRS, table
 from quipu.bench.reads import cache_bytes_per_position, weight_bytes_per_token
@@ -139,6 +141,17 @@ def random_ids(count: int, vocab_size: int, seed: int) -> list[int]:
     return [generator.randrange(min(1000, vocab_size // 2), vocab_size) for _ in range(count)]
 
 
+def random_prompts(count: int, num_tokens: int, vocab_size: int, index: int) -> list[list[int]]:
+    """So many prompts of a round, each of its own."""
+    return [random_ids(num_tokens, vocab_size, seed=1000 * (index + 1) + number) for number in range(count)]
+
+
+class Measure(Protocol):
+    """Measures one round of one size."""
+
+    def __call__(self, worker: Worker, index: int, *, size: int) -> float: ...
+
+
 class Worker:
     """An engine in its own process, asked by one JSON line at a time."""
 
@@ -227,6 +240,23 @@ def interleave(
         print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return results
+
+
+def measure_cases(
+    workers: Mapping[str, Worker],
+    rounds: int,
+    sizes: Sequence[int],
+    measure: Measure,
+    limit: Callable[[int], float | None],
+) -> list[Case]:
+    """A case for each size: rounds of `measure`, interleaved, beside `limit(size)`. Closes the workers."""
+    cases = []
+    for size in sizes:
+        results = interleave(workers, rounds, functools.partial(measure, size=size))
+        cases.append(Case(str(size), results, limit(size)))
+    for worker in workers.values():
+        worker.close()
+    return cases
 
 
 def report(

@@ -12,7 +12,7 @@ engines run without sampling: ours the model's program alone, llama.cpp's `llama
 from __future__ import annotations
 
 import common
-from charts import Case, case_table, text_bars
+from charts import case_table, text_bars
 from machine import measure_limits
 from quipu.api import KV_TYPES
 
@@ -27,22 +27,19 @@ def main() -> None:
     contexts = [int(context) for context in arguments.contexts.split(",")]
     model = common.find_model(arguments)
     kv_type = KV_TYPES[arguments.kv_type]
-    size = common.measure_model(model, kv_value_bytes=kv_type.block_bytes / kv_type.block_size)
+    model_size = common.measure_model(model, kv_value_bytes=kv_type.block_bytes / kv_type.block_size)
     limits = measure_limits(arguments.threads)
     ctx_size = common.round_up(max(contexts) + arguments.tokens + 1)
     workers = common.start_workers(arguments, model, ctx_size=ctx_size, kv_type=arguments.kv_type)
-    cases = []
-    for context in contexts:
 
-        def measure(worker: common.Worker, index: int, context: int = context) -> float:
-            seconds = worker.ask("decode_at", context=context, num_tokens=arguments.tokens)["seconds"]
-            return float(arguments.tokens / sum(seconds))
+    def measure(worker: common.Worker, index: int, *, size: int) -> float:
+        seconds = worker.ask("decode_at", context=size, num_tokens=arguments.tokens)["seconds"]
+        return float(arguments.tokens / sum(seconds))
 
-        results = common.interleave(workers, arguments.rounds, measure)
-        limit = common.decode_limit(size, limits, 1, context + arguments.tokens / 2)
-        cases.append(Case(str(context), results, limit))
-    for worker in workers.values():
-        worker.close()
+    def limit(context: int) -> float:
+        return common.decode_limit(model_size, limits, 1, context + arguments.tokens / 2)
+
+    cases = common.measure_cases(workers, arguments.rounds, contexts, measure, limit)
     print(f"\n{text_bars(cases)}")
     common.report(
         arguments,
@@ -51,8 +48,8 @@ def main() -> None:
         model=model,
         engines={name: worker.engine for name, worker in workers.items()},
         notes=[
-            f"Each position of the cache takes {size.kv_bytes_per_token:.0f} bytes. {arguments.rounds} rounds, engines "
-            "interleaved; llama.cpp with the faster of its two layouts."
+            f"Each position of the cache takes {model_size.kv_bytes_per_token:.0f} bytes. {arguments.rounds} rounds, "
+            "engines interleaved; llama.cpp with the faster of its two layouts."
         ],
         measured={"kv_type": arguments.kv_type, "cases": [case.to_json() for case in cases]},
     )

@@ -20,7 +20,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,7 @@ from quipu.api import KV_TYPES
 from quipu.engine.prefix_cache import PrefixChain
 from quipu.types import Reuse
 
+QUESTION_TOKENS = 16
 FRESH_OFF, FRESH, OTHER, SAME, DISK = "fresh, cache off", "fresh", "another question", "the same again", "from disk"
 
 
@@ -55,47 +58,54 @@ def look_up_s(llm: LLM, token_ids: list[int]) -> float:
     return time.perf_counter() - begin_s
 
 
+def measure(model: Path, num_prefix: int, num_question: int, rounds: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All rows of all rounds, as the report reads them. `options` are those of `LLM`."""
+    vocab_size = common.measure_model(model).vocab_size
+    results: dict[str, list[float]] = {name: [] for name in (FRESH_OFF, FRESH, OTHER, SAME, DISK)}
+    reused: dict[str, int] = {}
+    look_ups = []
+
+    def add(name: str, llm: LLM, prompt: list[int]) -> None:
+        seconds, reuse = first_token(llm, prompt)
+        results[name].append(seconds)
+        reused[name] = reuse.cached_tokens
+
+    with tempfile.TemporaryDirectory(prefix="quipu-") as folder, LLM(model, prefix_cache=False, **options) as plain:
+        for index in range(rounds):
+            prefix = common.random_ids(num_prefix, vocab_size, seed=10 * index)
+            questions = [common.random_ids(num_question, vocab_size, seed=10 * index + n) for n in (1, 2, 3)]
+            prompts = [prefix + question for question in questions]
+            if index == 0:
+                first_token(plain, questions[0])  # warm
+            add(FRESH_OFF, plain, prompts[0])
+            with LLM(model, cache_folder=Path(folder), **options) as llm:
+                first_token(llm, questions[2])
+                add(FRESH, llm, prompts[0])
+                add(OTHER, llm, prompts[1])
+                add(SAME, llm, prompts[1])
+                look_ups.append(look_up_s(llm, prompts[1]))
+            with LLM(model, cache_folder=Path(folder), **options) as llm:
+                first_token(llm, questions[2])
+                add(DISK, llm, prompts[2])
+            print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return {"seconds": results, "reused": reused, "look_up_seconds": look_ups, "prefix": num_prefix}
+
+
 def main() -> None:
     parser = common.options("seconds to the first token after a prefix that was computed before")
     parser.add_argument("-p", "--prefix", type=int, default=2000, help="tokens of the shared prefix")
-    parser.add_argument("--question", type=int, default=16, help="tokens after it")
+    parser.add_argument("--question", type=int, default=QUESTION_TOKENS, help="tokens after it")
     parser.add_argument("--kv-type", default="f16", choices=sorted(KV_TYPES), help="how keys and values are stored")
     parser.set_defaults(shape="qwen2-0.5b", rounds=3)
     arguments = parser.parse_args()
     model = common.find_model(arguments)
-    vocab_size = common.measure_model(model).vocab_size
     ctx_size = common.round_up(arguments.prefix + arguments.question + 1)
     options = {"ctx_size": ctx_size, "threads": arguments.threads, "kv_type": arguments.kv_type}
-    results: dict[str, list[float]] = {name: [] for name in (FRESH_OFF, FRESH, OTHER, SAME, DISK)}
-    reused: dict[str, int] = {}
-    look_ups = []
-    with tempfile.TemporaryDirectory(prefix="quipu-") as folder, LLM(model, prefix_cache=False, **options) as plain:
-        for index in range(arguments.rounds):
-            prefix = common.random_ids(arguments.prefix, vocab_size, seed=10 * index)
-            questions = [common.random_ids(arguments.question, vocab_size, seed=10 * index + n) for n in (1, 2, 3)]
-            prompts = [prefix + question for question in questions]
-
-            def measure(name: str, llm: LLM, prompt: list[int]) -> None:
-                seconds, reuse = first_token(llm, prompt)
-                results[name].append(seconds)
-                reused[name] = reuse.cached_tokens
-
-            if index == 0:
-                first_token(plain, questions[0])  # warm
-            measure(FRESH_OFF, plain, prompts[0])
-            with LLM(model, cache_folder=Path(folder), **options) as llm:
-                first_token(llm, questions[2])
-                measure(FRESH, llm, prompts[0])
-                measure(OTHER, llm, prompts[1])
-                measure(SAME, llm, prompts[1])
-                look_ups.append(look_up_s(llm, prompts[1]))
-            with LLM(model, cache_folder=Path(folder), **options) as llm:
-                first_token(llm, questions[2])
-                measure(DISK, llm, prompts[2])
-            print(".", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+    measured = measure(model, arguments.prefix, arguments.question, arguments.rounds, options)
+    results = measured["seconds"]
     rows = [
-        [name, str(reused[name]), spread(values, 3), f"{100 * ratio(values, results[FRESH]):.1f} %"]
+        [name, str(measured["reused"][name]), spread(values, 3), f"{100 * ratio(values, results[FRESH]):.1f} %"]
         for name, values in results.items()
     ]
     common.report(
@@ -109,9 +119,9 @@ def main() -> None:
             f"Target: another question in under 5 % of a fresh prompt. Keys and values are {arguments.kv_type}; "
             f"{arguments.rounds} rounds.",
             f"Hashing and finding {arguments.prefix + arguments.question} tokens takes "
-            f"{1e6 * statistics.median(look_ups):.0f} microseconds.",
+            f"{1e6 * statistics.median(measured['look_up_seconds']):.0f} microseconds.",
         ],
-        measured={"seconds": results, "reused": reused, "look_up_seconds": look_ups, "prefix": arguments.prefix},
+        measured=measured,
     )
 
 

@@ -21,6 +21,8 @@ from charts import Case, case_table, save_png, text_bars
 from machine import BUILD_FOLDER, HERE
 from measured import ratio, spread, table
 from results import TARGETS, Results, relative_deviation
+from serving import HEADER as SERVING_HEADER
+from serving import serving_rows
 
 INTRODUCTION = """\
 # Performance
@@ -57,6 +59,16 @@ class Page:
         """The commands and dates of a section."""
         lines = [f"{content['command']}  # {content['date']}" for _, content in files]
         self.add("```sh\n" + "\n".join(lines) + "\n```")
+
+    def add_section(self, name: str, heading: str, text: str) -> list[tuple[str, dict[str, Any]]]:
+        """A heading, and where the benchmark was run, how; what it wrote."""
+        self.add(f"## {heading}", text)
+        files = self.results.named(name)
+        if files:
+            self.add_sources(files)
+        else:
+            self.add(f"Not measured: `python benchmarks/{name}.py`.")
+        return files
 
     def add_cases(self, name: str, title: str, kind: str, cases: Sequence[Case]) -> None:
         """Table, plot and bars; the table tells the accuracy of each model or type where labels name them."""
@@ -121,24 +133,13 @@ def add_targets(page: Page) -> None:
 
 def add_speeds(page: Page, name: str, heading: str, text: str, kind: str) -> None:
     """One section with one chart over all files of a benchmark."""
-    page.add(f"## {heading}", text)
-    cases = page.results.cases(name)
-    if not cases:
-        page.add(f"Not measured: `python benchmarks/{name}.py`.")
-        return
-    page.add_sources(page.results.named(name))
-    page.add_cases(name, heading, kind, cases)
+    if page.add_section(name, heading, text):
+        page.add_cases(name, heading, kind, page.results.cases(name))
 
 
 def add_charts(page: Page, name: str, heading: str, text: str, charts: Sequence[tuple[str, str, str]]) -> None:
     """A section with a chart for each of `charts`: key in the files, title, kind of label."""
-    page.add(f"## {heading}", text)
-    files = page.results.named(name)
-    if not files:
-        page.add(f"Not measured: `python benchmarks/{name}.py`.")
-        return
-    page.add_sources(files)
-    for stem, content in files:
+    for stem, content in page.add_section(name, heading, text):
         model = Path(content.get("model", {}).get("name", "")).stem
         if model:
             error = page.accuracy_cell(model)
@@ -151,16 +152,8 @@ def add_charts(page: Page, name: str, heading: str, text: str, charts: Sequence[
 
 
 def add_attention(page: Page) -> None:
-    page.add(
-        "## Attention alone",
-        "Milliseconds per step of all layers, without the matrices: one token after the context, or 512 that end it.",
-    )
-    files = page.results.named("attention")
-    if not files:
-        page.add("Not measured: `python benchmarks/attention.py`.")
-        return
-    page.add_sources(files)
-    for _, content in files:
+    text = "Milliseconds per step of all layers, without the matrices: one token after the context, or 512 that end it."
+    for _, content in page.add_section("attention", "Attention alone", text):
         page.add(f"{content['shape']}.")
         for kind in ("decode", "prefill"):
             found = [one for one in content["results"] if one["kind"] == kind]
@@ -174,13 +167,8 @@ def add_attention(page: Page) -> None:
 
 
 def add_load(page: Page) -> None:
-    page.add("## Load", "Seconds from the start of a process to its first token, with the file in the page cache.")
-    files = page.results.named("first_token")
-    if not files:
-        page.add("Not measured: `python benchmarks/first_token.py`.")
-    else:
-        page.add_sources(files)
-    for _, content in files:
+    text = "Seconds from the start of a process to its first token, with the file in the page cache."
+    for _, content in page.add_section("first_token", "Load", text):
         rows = [[name, spread(values, 3)] for name, values in content["seconds"].items()]
         page.add(table(["engine and prompt", "seconds (range)"], rows))
     for _, content in page.results.named("import_time"):
@@ -189,13 +177,8 @@ def add_load(page: Page) -> None:
 
 
 def add_prefix_reuse(page: Page) -> None:
-    page.add("## Prefix cache", "Seconds to the first token of a prompt whose beginning was computed before.")
-    files = page.results.named("prefix_reuse")
-    if not files:
-        page.add("Not measured: `python benchmarks/prefix_reuse.py`.")
-        return
-    page.add_sources(files)
-    for _, content in files:
+    text = "Seconds to the first token of a prompt whose beginning was computed before."
+    for _, content in page.add_section("prefix_reuse", "Prefix cache", text):
         fresh = content["seconds"]["fresh"]
         rows = [
             [name, str(content["reused"][name]), spread(values, 3), f"{ratio(values, fresh):.1%}"]
@@ -204,14 +187,15 @@ def add_prefix_reuse(page: Page) -> None:
         page.add(table(["prompt", "tokens reused", "seconds (range)", "of a fresh one"], rows))
 
 
+def add_serving(page: Page) -> None:
+    text = "Many requests at a time: what the engine adds to a step, what it yields, and how requests bear each other."
+    for _, content in page.add_section("serving", "Serving", text):
+        page.add(table(SERVING_HEADER, serving_rows(content["sections"])))
+
+
 def add_memory(page: Page) -> None:
-    page.add("## Memory", "MiB resident while running, and the highest over file and full KV cache.")
-    files = page.results.named("memory")
-    if not files:
-        page.add("Not measured: `python benchmarks/memory.py`.")
-        return
-    page.add_sources(files)
-    for _, content in files:
+    text = "MiB resident while running, and the highest over file and full KV cache."
+    for _, content in page.add_section("memory", "Memory", text):
         rows = [
             [
                 name,
@@ -224,18 +208,12 @@ def add_memory(page: Page) -> None:
 
 
 def add_accuracy(page: Page) -> None:
-    page.add(
-        "## Accuracy",
+    text = (
         "Relative L2 error of the logits against exact ones, and the mean Kullback-Leibler divergence of the "
         "distribution over tokens. quipu computes a prompt in one step and token by token with different kernels; the "
-        "worse of the two is compared.",
+        "worse of the two is compared."
     )
-    files = page.results.named("accuracy")
-    if not files:
-        page.add("Not measured: `python benchmarks/accuracy.py`.")
-        return
-    page.add_sources(files)
-    for _, content in files:
+    for _, content in page.add_section("accuracy", "Accuracy", text):
         for key, title in (("golden", "Models quantized by llama.cpp"), ("types", "Every weight type")):
             found = {
                 name: {who: Deviation(**values) for who, values in of_name.items()}
@@ -268,6 +246,7 @@ def write_page(page: Page) -> Iterator[str]:
     add_charts(page, "threads", "Threads", text, charts)
     add_attention(page)
     add_load(page)
+    add_serving(page)
     add_prefix_reuse(page)
     add_memory(page)
     add_accuracy(page)

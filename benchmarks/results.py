@@ -17,12 +17,33 @@ _NOTHING = 1e-12  # a deviation below is the rounding of the comparison itself
 FLOAT_TYPES = ("F16", "BF16", "F32")
 
 
+def overhead_share(seconds_per_step: Mapping[str, Sequence[float]]) -> float:
+    """What is not the model's run, as a share of the step."""
+    return 1 - ratio(seconds_per_step["run"], seconds_per_step["step"])
+
+
+def stream_slowdowns(content: Mapping[str, Any], summary: Callable[[Sequence[float]], float]) -> list[float]:
+    """A summary of the gaps beside the prompt, over the median of those alone, of each round."""
+    pairs = zip(content["beside"], content["alone"], strict=True)
+    return [summary(beside) / statistics.median(alone) for beside, alone in pairs]
+
+
+def valid_share(content: Mapping[str, Any]) -> float:
+    """Answers that are as their schema says."""
+    return 1 - len(content["invalid"]) / int(content["num_answers"])
+
+
 class Results:
-    """The JSON files of a folder, by name."""
+    """The JSON files of a folder, by name. The sections of a file count as files named after them."""
 
     def __init__(self, folder: Path) -> None:
-        paths = sorted(folder.glob("*.json"))
-        self.files: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
+        self.files: dict[str, dict[str, Any]] = {}
+        for path in sorted(folder.glob("*.json")):
+            content = json.loads(path.read_text("utf-8"))
+            self.files[path.stem] = content
+            for name, section in content.get("sections", {}).items():
+                about = {key: content[key] for key in ("machine", "engines", "command", "date")}
+                self.files[f"{name}-{path.stem}"] = {**section, **about}
 
     def named(self, name: str) -> list[tuple[str, dict[str, Any]]]:
         """The files `name` and `name-...`."""
@@ -144,6 +165,27 @@ def _prefix_reuse(results: Results) -> Sequence[Found]:
     ]
 
 
+def _overhead(results: Results) -> Sequence[Found]:
+    return [
+        Found(overhead_share(case["seconds_per_step"]), f"{case['num_sequences']} sequences")
+        for _, content in results.named("overhead")
+        if content["model"]["name"] == f"{SMALL}.gguf"
+        for case in content["overheads"]
+    ]
+
+
+def _stream(summary: Callable[[Sequence[float]], float]) -> Callable[[Results], Sequence[Found]]:
+    return lambda results: [
+        Found(statistics.median(stream_slowdowns(content, summary)))
+        for _, content in results.named("stream")
+        if content["model"]["name"] == f"{SMALL}.gguf" and content["num_prompt"] == 8000
+    ]
+
+
+def _constrained(results: Results) -> Sequence[Found]:
+    return [Found(valid_share(content)) for _, content in results.named("constrained")]
+
+
 def _memory(results: Results) -> Sequence[Found]:
     return [
         Found(content["bytes"]["quipu"]["highest"] / content["file_and_kv_bytes"])
@@ -204,6 +246,19 @@ TARGETS = (
     ),
     Target("process start to first token, 1B Q4_K_M, text", 1.2, 1.0, "s", _first_token("quipu, text"), True),
     Target("first token after 2,000 cached tokens, 0.5B, of a fresh prompt", 0.05, 0.03, "%", _prefix_reuse, True),
+    Target("engine and sampler in a step, 0.5B, 1 and 16 sequences", 0.03, 0.02, "%", _overhead, True),
+    Target(
+        "16 requests, prompts and answers of 64 tokens, 1B, against llama.cpp", 3, 5, "x", _ratio("throughput", LARGE)
+    ),
+    Target(
+        "tokens of a stream beside a prompt of 8,000, 0.5B, over those alone",
+        2.5,
+        2,
+        "x",
+        _stream(statistics.median),
+        True,
+    ),
+    Target("valid JSON under a schema, tiny-chat", 1, 1, "%", _constrained),
     Target("resident memory over file and KV cache, 1B Q4_K_M", 1.1, 1.05, "x", _memory, True),
     Target("logits error over llama.cpp's, golden models", 1.1, 1, "x", _accuracy("golden", "error"), True),
     Target("KL divergence over llama.cpp's, golden models", 1.1, 1, "x", _accuracy("golden", "divergence"), True),

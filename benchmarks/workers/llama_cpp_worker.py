@@ -11,6 +11,7 @@ Requests (times are seconds on the monotonic clock):
     {"op": "prefill", "token_ids"}                          an empty cache, then one prompt -> {"seconds"}
     {"op": "decode", "token_ids", "num_tokens"}             a prompt, then one token at a time -> {"seconds": [...]}
     {"op": "batch_decode", "prompts", "num_tokens"}         prompts, then one token of each -> {"seconds": [...]}
+    {"op": "answer", "prompts", "num_tokens"}               both together, with many sequences -> {"seconds"}
     {"op": "decode_at", "context", "num_tokens"}            one token at a time, filled cache -> {"seconds": [...]}
     {"op": "logits", "token_ids"}                           of every token of a prompt -> {"logits": [[...], ...]}
     {"op": "quit"}
@@ -25,8 +26,8 @@ from collections.abc import Sequence
 import llama_cpp
 from llama_cpp import llama_cpp as low_level
 
+from answering import serve
 from llama_cpp_state import lengthen
-from serving import serve
 
 _BF16 = 30  # ggml's number, which the bindings do not name
 _SAMPLE_TOKENS = 256  # a long cache repeats the keys and values of this many
@@ -92,13 +93,20 @@ class LlamaCpp:
             self.run(low_level.llama_batch_get_one(array, len(part)))
         low_level.llama_synchronize(self.context)
 
-    def feed_sequences(self, parts: Sequence[Sequence[int]], first_position: int, *, all_logits: bool = False) -> None:
-        """Append the same number of tokens to each sequence, in one pass."""
+    def feed_sequences(
+        self,
+        parts: Sequence[Sequence[int]],
+        first_position: int,
+        *,
+        first_sequence: int = 0,
+        all_logits: bool = False,
+    ) -> None:
+        """Append the same number of tokens to each sequence, from `first_sequence` on, in one pass."""
         total = sum(map(len, parts))
         batch = low_level.llama_batch_init(total, 0, 1)
         batch.n_tokens = total
         row = 0
-        for sequence, tokens in enumerate(parts):
+        for sequence, tokens in enumerate(parts, first_sequence):
             for offset, token in enumerate(tokens):
                 batch.token[row] = token
                 batch.pos[row] = first_position + offset
@@ -153,6 +161,23 @@ class LlamaCpp:
             self.feed_sequences([[prompt[index % length]] for prompt in prompts], length + index)
             seconds.append(time.perf_counter() - begin)
         return seconds
+
+    def answer(self, prompts: list[list[int]], num_tokens: int) -> float:
+        """Seconds in which so many tokens are generated after each of the prompts, which are of equal length.
+
+        The prompts are read as many at a time as fit a pass; the last pass of each gives its first token.
+        """
+        if len(prompts) != self.num_sequences:
+            self.open_context(len(prompts))
+        self.clear()
+        length = len(prompts[0])
+        at_a_time = max(1, self.batch_size // length)
+        begin = time.perf_counter()
+        for first in range(0, len(prompts), at_a_time):
+            self.feed_sequences(prompts[first : first + at_a_time], 0, first_sequence=first)
+        for index in range(num_tokens - 1):
+            self.feed_sequences([[prompt[index % length]] for prompt in prompts], length + index)
+        return time.perf_counter() - begin
 
     def decode_at(self, context: int, num_tokens: int) -> list[float]:
         """Seconds of each of `num_tokens` steps of one token, after a context that is filled once and then kept."""

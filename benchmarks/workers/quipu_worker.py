@@ -13,10 +13,10 @@ import itertools
 import time
 
 import quipu
+from answering import serve
 from filled_cache import FilledCache
 from quipu import LLM, SamplingParams
 from quipu.bench.kernels import describe_kernels
-from serving import serve
 
 _PAGE_TOKENS = 64  # the cache keeps a page free for each sequence to grow into
 
@@ -80,6 +80,15 @@ class Quipu:
             raise SystemExit(f"{len(prompts)} prompts were not computed in common steps; take shorter ones")
         ends = [step[-1][1] for step in steps]
         return [after - before for before, after in itertools.pairwise(ends)]
+
+    def answer(self, prompts: list[list[int]], num_tokens: int) -> float:
+        """Seconds in which so many tokens are generated after each prompt, the prompts included."""
+        begin = time.perf_counter()
+        done = self.llm.generate(prompts, _greedy(num_tokens))
+        seconds = time.perf_counter() - begin
+        if any(len(completion.token_ids) != num_tokens for completion in done):
+            raise SystemExit(f"not every prompt was answered with {num_tokens} tokens")
+        return seconds
 
     def decode_at(self, context: int, num_tokens: int) -> list[float]:
         """Seconds of each of `num_tokens` steps of one token, after a context that is filled once and then kept."""

@@ -14,11 +14,22 @@ if TYPE_CHECKING:
     from quipu.tokenizer import Tokenizer as Tokenizer
     from quipu.types import ConstraintSpec as ConstraintSpec
     from quipu.types import Event as Event
+    from quipu.types import RequestOptions as RequestOptions
     from quipu.types import SamplingParams as SamplingParams
 
 __version__ = "0.1.0"
 
-__all__ = ["LLM", "Completion", "ConstraintSpec", "Event", "QuipuError", "SamplingParams", "Tokenizer", "__version__"]
+__all__ = [
+    "LLM",
+    "Completion",
+    "ConstraintSpec",
+    "Event",
+    "QuipuError",
+    "RequestOptions",
+    "SamplingParams",
+    "Tokenizer",
+    "__version__",
+]
 
 _HOME = {
     "LLM": "quipu.api",
@@ -26,6 +37,7 @@ _HOME = {
     "ConstraintSpec": "quipu.types",
     "Event": "quipu.types",
     "QuipuError": "quipu.errors",
+    "RequestOptions": "quipu.types",
     "SamplingParams": "quipu.types",
     "Tokenizer": "quipu.tokenizer",
 }

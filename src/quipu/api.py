@@ -39,13 +39,13 @@ from quipu.engine.native_sampler import choose_sampler
 from quipu.engine.saved_state import read_state, write_state
 from quipu.engine.sequence_cache import DEFAULT_FOLDER_BYTES
 from quipu.engine.speculating import DEFAULT_DRAFT_MAX
-from quipu.errors import TokenizerError, UsageError
+from quipu.errors import InvalidRequestError, TokenizerError, UsageError
 from quipu.gguf import GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
-from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, SamplingParams
+from quipu.types import ChatEvent, Completion, ConstraintSpec, Event, Request, RequestOptions, SamplingParams
 
-__all__ = ["KV_TYPES", "LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream"]
+__all__ = ["KV_TYPES", "LLM", "ChatEvent", "Completion", "ConstraintSpec", "EventStream", "RequestOptions"]
 
 E = TypeVar("E", bound=Event)
 
@@ -208,6 +208,7 @@ class LLM(VectorCalls):
         stream: Literal[False] = False,
         parse_special: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | None = None,
     ) -> Completion: ...
 
@@ -220,6 +221,7 @@ class LLM(VectorCalls):
         stream: Literal[False] = False,
         parse_special: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> list[Completion]: ...
 
@@ -232,6 +234,7 @@ class LLM(VectorCalls):
         stream: Literal[True],
         parse_special: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> EventStream[Event]: ...
 
@@ -243,6 +246,7 @@ class LLM(VectorCalls):
         stream: bool = False,
         parse_special: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
     ) -> Completion | list[Completion] | EventStream[Event]:
         """Continue a text, or a list of texts that are computed together.
@@ -254,6 +258,8 @@ class LLM(VectorCalls):
             stream: return an iterator over events instead of waiting for the end.
             parse_special: recognise the texts of control tokens. Never with text that a stranger wrote.
             cache_salt: only calls with the same salt reuse each other's work; one for each tenant keeps them apart.
+            options: how the prompts are served: number of choices, priority, deadline and the like. Of several choices,
+                `Completion.choices` has all, and events tell their `choice`.
             constraint: what the text must look like; for a list also one for each prompt. Where the prompt is text that
                 ends inside of a token, its end is written again as part of that token.
 
@@ -277,6 +283,7 @@ class LLM(VectorCalls):
             constraints=constraints,
             streamed=stream,
             cache_salt=cache_salt,
+            options=options,
         )
         if stream:
             return events
@@ -294,6 +301,7 @@ class LLM(VectorCalls):
         parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | None = None,
         **variables: Any,
     ) -> Completion: ...
@@ -309,6 +317,7 @@ class LLM(VectorCalls):
         parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> list[Completion]: ...
@@ -324,6 +333,7 @@ class LLM(VectorCalls):
         parallel_tool_calls: bool = True,
         stream: Literal[True],
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> EventStream[ChatEvent]: ...
@@ -338,6 +348,7 @@ class LLM(VectorCalls):
         parallel_tool_calls: bool = True,
         stream: bool = False,
         cache_salt: str = "",
+        options: RequestOptions | None = None,
         constraint: ConstraintSpec | Sequence[ConstraintSpec | None] | None = None,
         **variables: Any,
     ) -> Completion | list[Completion] | EventStream[ChatEvent]:
@@ -353,6 +364,7 @@ class LLM(VectorCalls):
             parallel_tool_calls: False holds the model to one call in an answer.
             stream: return an iterator over events instead of waiting for the end.
             cache_salt: as for `generate`.
+            options: as for `generate`.
             constraint: what the answer must look like; for a list also one for each conversation. Where the template
                 has the model think first, it holds from the end of that on.
             variables: further variables of the chat template, such as `enable_thinking=False`, and further arguments
@@ -366,24 +378,27 @@ class LLM(VectorCalls):
         """
         is_batch = is_list(messages) and is_list(messages[0])
         conversations = cast(Sequence[Messages], messages if is_batch else [messages])
+        num_choices = 1 if options is None else options.num_choices
         encoder = self._chat_encoder()
         offered = OfferedTools.read(tools, tool_choice, parallel_tool_calls, is_constrained=constraint is not None)
         constraints = for_each(constraint, len(conversations), ConstraintSpec, "constraint")
         prompts = [
-            encoder.encode(conversation, offered, one, variables)
+            encoder.encode(conversation, offered, one, variables, num_choices=num_choices)
             for conversation, one in zip(conversations, constraints, strict=True)
         ]
-        by_id: dict[str, Answer] = {}
+        answers: dict[tuple[str, int], Answer] = {}
         events = self._submit(
             [prompt.token_ids for prompt in prompts],
             sampling,
-            lambda event: by_id[event.request_id].translate(event),
+            lambda event: answers[event.request_id, event.choice].translate(event),
             [prompt.shown_tokens for prompt in prompts],
             [prompt.constraint for prompt in prompts],
             streamed=stream,
             cache_salt=cache_salt,
+            options=options,
         )
-        by_id.update(zip(events.request_ids, [prompt.answer for prompt in prompts], strict=True))
+        for request_id, prompt in zip(events.request_ids, prompts, strict=True):
+            answers.update(((request_id, number), answer) for number, answer in enumerate(prompt.answers))
         if stream:
             return events
         completions = _fold(events)
@@ -398,8 +413,16 @@ class LLM(VectorCalls):
         constraints: Sequence[ConstraintSpec | None] = (),
         *,
         streamed: bool,
-        cache_salt: str = "",
+        cache_salt: str,
+        options: RequestOptions | None,
     ) -> EventStream[E]:
+        if options is None:
+            options = RequestOptions()
+        elif not isinstance(options, RequestOptions):
+            raise InvalidRequestError(
+                f"options must be RequestOptions, not {type(options).__name__}; write RequestOptions(priority=1)",
+                field="options",
+            )
         shared = self._open_engine()
         requests = []
         if sampling is None:
@@ -420,6 +443,7 @@ class LLM(VectorCalls):
                     constraint=constraint,
                     streamed=streamed,
                     cache_salt=cache_salt,
+                    **dataclasses.asdict(options),
                     context_shift=self.context_shift,
                     keep=self._keep,
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -509,6 +510,55 @@ def _as_dict(value: object) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """How the requests of a call are served, beside what is generated.
+
+    Attributes:
+        num_choices: how often each prompt is continued, with seeds of their own; the prompt is computed once.
+        priority: a band from -10 to 10; higher ones are served first.
+        key: whom the requests are for. Within a band, keys get equal shares of the work.
+        deadline_s: seconds after the call at which a request must have ended; None: it may take any time.
+        cache_prompt: reuse what earlier requests computed of the same beginning, and let later ones reuse this one's.
+
+    Raises:
+        InvalidRequestError: a value is out of range.
+    """
+
+    num_choices: int = 1
+    priority: int = 0
+    key: str = ""
+    deadline_s: float | None = None
+    cache_prompt: bool = True
+
+    def __post_init__(self) -> None:
+        _check_options(self)
+
+
+def _check_options(options: RequestOptions | Request) -> None:
+    _require(
+        _is_whole(options.num_choices) and 1 <= options.num_choices <= MOST_CHOICES,
+        "num_choices",
+        f"a whole number from 1 to {MOST_CHOICES}",
+        options.num_choices,
+    )
+    _require(
+        _is_whole(options.priority) and abs(options.priority) <= MOST_PRIORITY,
+        "priority",
+        f"a whole number from {-MOST_PRIORITY} to {MOST_PRIORITY}",
+        options.priority,
+    )
+    is_key = isinstance(options.key, str) and len(options.key) <= _MAX_KEY_LENGTH
+    _require(is_key, "key", f"text of up to {_MAX_KEY_LENGTH} characters", options.key)
+    _require(
+        options.deadline_s is None or (_is_number(options.deadline_s) and options.deadline_s > 0),
+        "deadline_s",
+        "a number of seconds above 0, or None",
+        options.deadline_s,
+    )
+    _require(isinstance(options.cache_prompt, bool), "cache_prompt", "True or False", options.cache_prompt)
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A prompt and how to continue it, as the engine receives it.
 
@@ -563,28 +613,8 @@ class Request:
             value = getattr(self, name)
             is_inside = value is None or (_is_whole(value) and 0 <= value <= MOST_DRAFTS)
             _require(is_inside, name, f"a whole number from 0 to {MOST_DRAFTS}, or None", value)
-        _require(
-            _is_whole(self.priority) and abs(self.priority) <= MOST_PRIORITY,
-            "priority",
-            f"a whole number from {-MOST_PRIORITY} to {MOST_PRIORITY}",
-            self.priority,
-        )
-        is_key = isinstance(self.key, str) and len(self.key) <= _MAX_KEY_LENGTH
-        _require(is_key, "key", f"text of up to {_MAX_KEY_LENGTH} characters", self.key)
-        _require(
-            self.deadline_s is None or (_is_number(self.deadline_s) and self.deadline_s > 0),
-            "deadline_s",
-            "a number of seconds above 0, or None",
-            self.deadline_s,
-        )
-        _require(
-            _is_whole(self.num_choices) and 1 <= self.num_choices <= MOST_CHOICES,
-            "num_choices",
-            f"a whole number from 1 to {MOST_CHOICES}",
-            self.num_choices,
-        )
-        for name in ("cache_prompt", "context_shift"):
-            _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
+        _check_options(self)
+        _require(isinstance(self.context_shift, bool), "context_shift", "True or False", self.context_shift)
         _require(_is_whole(self.keep) and self.keep >= -1, "keep", "-1 (the whole prompt), 0 or more", self.keep)
         is_salt = isinstance(self.cache_salt, str) and len(self.cache_salt) <= _MAX_SALT_LENGTH
         _require(is_salt, "cache_salt", f"a string of at most {_MAX_SALT_LENGTH} characters", type(self.cache_salt))
@@ -714,6 +744,7 @@ class Completion:
         logprobs: one for each of `token_ids`, where asked for.
         prompt_logprobs: of the prompt from its second token on, where asked for.
         tool_calls: the tools that the model wants called; chat only.
+        other_choices: the further continuations, where `RequestOptions.num_choices` asked for several.
     """
 
     text: str
@@ -729,10 +760,24 @@ class Completion:
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
+    other_choices: tuple[Completion, ...] = ()
+
+    @property
+    def choices(self) -> tuple[Completion, ...]:
+        """Every continuation of the prompt, this one first."""
+        return (self, *self.other_choices)
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Completion:
-        """What all events of a request, the last included, come to."""
+        """What all events of a request come to, the last of each of its choices included."""
+        by_choice: dict[int, list[Event]] = {}
+        for event in events:
+            by_choice.setdefault(event.choice, []).append(event)
+        first, *others = [cls._of_choice(by_choice[choice]) for choice in sorted(by_choice)]
+        return dataclasses.replace(first, other_choices=tuple(others)) if others else first
+
+    @classmethod
+    def _of_choice(cls, events: Sequence[Event]) -> Completion:
         last = events[-1]
         assert last.finish_reason is not None
         return cls(

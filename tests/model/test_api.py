@@ -14,7 +14,7 @@ import pytest
 import text_model
 from numpy.typing import NDArray
 
-from quipu import LLM, Completion, SamplingParams
+from quipu import LLM, Completion, RequestOptions, SamplingParams
 from quipu.errors import (
     ContextLengthError,
     EngineError,
@@ -138,6 +138,14 @@ def test_chunked_equals_whole(model_path: Path, ubatch_size: int, llm: LLM) -> N
         assert chunked.generate(prompt, GREEDY).token_ids == llm.generate(prompt, GREEDY).token_ids
 
 
+@pytest.mark.parametrize("ubatch_size", [1, 3, 512])
+def test_logits_of_a_prompt_that_fills_the_context(model_path: Path, ubatch_size: int, llm: LLM) -> None:
+    ids = llm.tokenize("the hat sat on the mat") * 2
+    with LLM(model_path, threads=1, ctx_size=len(ids), ubatch_size=ubatch_size) as full:
+        logits = full.logits(ids)
+    assert relative_error(logits, llm.logits(ids)) < 2e-2
+
+
 def test_stop_string_across_tokens(llm: LLM) -> None:
     text = llm.generate("the hat", replace(SEEDED, max_tokens=60)).text
     stop = text[10:14]
@@ -197,6 +205,95 @@ def test_chat(llm: LLM) -> None:
     assert "".join(event.text for event in events) == done.text
     batch = llm.chat([MESSAGES, [{"role": "user", "content": "a"}]], SEEDED)
     assert [answer.text for answer in batch] == [done.text, llm.chat([{"role": "user", "content": "a"}], SEEDED).text]
+
+
+def test_several_choices(llm: LLM) -> None:
+    """The first choice is what a single one would be, the others have seeds of their own that give them again."""
+    options = RequestOptions(num_choices=3)
+    done = llm.generate("the hat", SEEDED, options=options)
+    assert len(done.choices) == 3
+    assert done.choices[0] is done
+    assert done.other_choices == done.choices[1:]
+    assert len({choice.token_ids for choice in done.choices}) == 3
+    for choice in done.choices:
+        assert choice.other_choices == () or choice is done
+        assert len(choice.token_ids) == choice.usage.completion_tokens == 24
+        assert llm.generate("the hat", replace(SEEDED, seed=choice.seed)).text == choice.text
+    alone = llm.generate("the hat", SEEDED)
+    assert alone.choices == (alone,)
+    batch = llm.generate(["the hat", "a"], SEEDED, options=options)
+    assert [choice.text for choice in batch[0].choices] == [choice.text for choice in done.choices]
+    assert len(batch[1].choices) == 3
+    streamed: dict[int, str] = dict.fromkeys(range(3), "")
+    for event in llm.generate("the hat", SEEDED, options=options, stream=True):
+        streamed[event.choice] += event.text
+    assert list(streamed.values()) == [choice.text for choice in done.choices]
+
+
+def test_several_choices_of_a_chat(llm: LLM) -> None:
+    """Each has a parser of its own: tags in one do not reach into another."""
+    (letter,) = llm.tokenize("x")[-1:]
+    bias = {text_model.THINK: 900.0, letter: 900.0}  # in either order, then neither
+    sampling = SamplingParams(
+        max_tokens=6,
+        seed=3,
+        samplers=("penalties", "temperature"),
+        temperature=20.0,
+        logit_bias=bias,
+        presence_penalty=1000.0,
+    )
+    done = llm.chat(MESSAGES, sampling, options=RequestOptions(num_choices=6))
+    for choice in done.choices:
+        again = llm.chat(MESSAGES, replace(sampling, seed=choice.seed))
+        assert (again.text, again.reasoning) == (choice.text, choice.reasoning)
+    assert len({choice.reasoning for choice in done.choices}) > 1
+    streamed = {number: ["", ""] for number in range(6)}
+    for event in llm.chat(MESSAGES, sampling, options=RequestOptions(num_choices=6), stream=True):
+        streamed[event.choice][0] += event.text
+        streamed[event.choice][1] += event.reasoning
+    assert list(streamed.values()) == [[choice.text, choice.reasoning] for choice in done.choices]
+
+
+def test_a_chat_tells_logprobs_and_reuse(llm: LLM) -> None:
+    done = llm.chat(MESSAGES, replace(SEEDED, logprobs=2))
+    assert [one.token_id for one in done.logprobs] == list(done.token_ids)
+    assert done.reuse is not None
+    assert done.reuse == llm.generate(llm.tokenize("<s>", parse_special=True), SEEDED).reuse or done.reuse.cached_tokens
+
+
+def test_options_reach_the_request(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = llm._open_engine().engine
+    seen = []
+    submit = engine.submit
+    monkeypatch.setattr(engine, "submit", lambda request: (seen.append(request), submit(request)))
+    options = RequestOptions(num_choices=2, priority=-3, key="ann", deadline_s=60.0, cache_prompt=False)
+    llm.generate(["the hat", "a"], GREEDY, options=options, cache_salt="salt")
+    llm.chat(MESSAGES, GREEDY, options=options, cache_salt="salt")
+    assert len(seen) == 3
+    for request in seen:
+        assert (request.num_choices, request.priority, request.key) == (2, -3, "ann")
+        assert (request.deadline_s, request.cache_prompt, request.cache_salt) == (60.0, False, "salt")
+
+
+def test_a_deadline_ends_a_call(llm: LLM) -> None:
+    done = llm.generate("the hat", replace(GREEDY, max_tokens=5000), options=RequestOptions(deadline_s=1e-9))
+    assert done.finish_reason is FinishReason.DEADLINE
+    assert "deadline" in done.error
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_choices", 0), ("num_choices", True), ("priority", 11), ("key", 5), ("deadline_s", 0), ("cache_prompt", 1)],
+)
+def test_bad_options(field: str, value: object) -> None:
+    with pytest.raises(InvalidRequestError, match=f"{field} must be"):
+        RequestOptions(**{field: value})
+
+
+def test_options_of_another_kind(llm: LLM) -> None:
+    for call in (lambda: llm.generate("a", options={"priority": 1}), lambda: llm.chat(MESSAGES, options=3)):
+        with pytest.raises(InvalidRequestError, match="options must be RequestOptions"):
+            call()
 
 
 def test_reasoning_is_told_from_the_answer(llm: LLM) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = Path(str(files("quipu") / "data" / "tiny.gguf"))
+MODEL = Path(str(files("quipu") / "data" / "tiny-chat-Q8_0.gguf"))
 
 pytestmark = [
     pytest.mark.skipif(not MODEL.is_file(), reason="the package was installed without its embedded model"),
@@ -33,6 +33,10 @@ CASES = {
     "memory": ["memory.py", "-c", "64"],
     "prefix_reuse": ["prefix_reuse.py", "-r", "1", "-p", "70", "--question", "4"],
     "prefill": ["prefill.py", "-r", "1", "-p", "16"],
+    "serving": [
+        *["serving.py", "-r", "1", "-n", "3", "-p", "8", "--requests", "2", "--sequences", "1,3"],
+        *["--prefix", "70", "--long-prompt", "40", "--seeds", "1"],
+    ],
     "threads": ["threads.py", "-r", "1", "-n", "2", "-p", "16", "--counts", "1"],
 }
 # Of these nothing but one model, made on the spot, is measured.
@@ -70,7 +74,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         if name in CASES:
             options += ["-m", str(MODEL)]
         output = run(script, *options, "-t", "1", "--no-llama", "--json", str(path), QUIPU_CACHE=str(folder / "cache"))
-        assert any(first in output for first in ("| quipu", "| Q8_0", "| fresh"))
+        assert any(first in output for first in ("| quipu", "| Q8_0", "| fresh", "| engine and sampler"))
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
@@ -81,11 +85,25 @@ def test_benchmark_writes_what_it_measured(name: str, folder: Path) -> None:
     assert measured["machine"]["processor"]
     assert f"{name}.py" in measured["command"]
     assert measured["date"]
-    speeds = [measured.get(key) for key in ("cases", "decode", "seconds", "bytes", "types")]
+    speeds = [measured.get(key) for key in ("cases", "decode", "seconds", "bytes", "types", "sections")]
     assert any(speeds)
     for case in measured.get("cases", []):
         assert case["tokens_per_second"]["quipu"][0] > 0
         assert case["limit"] > 0
+
+
+def test_every_section_of_serving_has_its_figures(folder: Path) -> None:
+    sections = measure("serving", folder)["sections"]
+    assert list(sections) == ["overhead", "throughput", "prefix_reuse", "stream", "constrained"]
+    for case in sections["overhead"]["overheads"]:
+        seconds = {part: values[0] for part, values in case["seconds_per_step"].items()}
+        assert 0 < seconds["run"] + seconds["sampler"] < seconds["step"]
+    assert sections["throughput"]["cases"][0]["tokens_per_second"]["quipu"][0] > 0
+    assert sections["prefix_reuse"]["reused"]["another question"] >= 64
+    assert len(sections["stream"]["alone"][0]) == 64
+    assert len(sections["stream"]["beside"][0]) > 1
+    assert sections["constrained"]["num_answers"] == 18
+    assert sections["constrained"]["invalid"] == []
 
 
 def test_the_report_has_a_section_for_each(folder: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class AnswerParser:
 
 
 class Answer:
-    """Turns the engine's events of one chat request into chat events.
+    """Turns the engine's events of one choice of a chat request into chat events.
 
     Args:
         parser: of the answer.

@@ -62,13 +62,13 @@ class ChatPrompt:
         token_ids: the prompt.
         shown_tokens: control tokens that the text of the answer has to show, as its parser looks for them.
         constraint: what holds the answer; None where it may be anything.
-        answer: translates the events of the answer.
+        answers: translate the events of the answer, one for each choice.
     """
 
     token_ids: list[int]
     shown_tokens: Mapping[int, str]
     constraint: ConstraintSpec | None
-    answer: Answer
+    answers: tuple[Answer, ...]
 
 
 class ChatEncoder:
@@ -90,6 +90,8 @@ class ChatEncoder:
         offered: OfferedTools,
         constraint: ConstraintSpec | None,
         variables: Mapping[str, Any],
+        *,
+        num_choices: int = 1,
     ) -> ChatPrompt:
         """The prompt of a conversation.
 
@@ -98,19 +100,25 @@ class ChatEncoder:
             offered: the tools.
             constraint: what the answer must look like, once the model has thought; None: anything, but for tools.
             variables: further arguments of `ChatTemplate.render`.
+            num_choices: how many answers there will be.
 
         Raises:
             TemplateError: the template refuses the messages, failed, or was stopped.
             InvalidRequestError: a message is malformed.
         """
         prompt = self.template.render(messages, tools=offered.schemas, **variables)
-        parser = self.template.answer_parser(prompt.text, tools=offered.tools, choice=offered.choice)
+        parsers = [
+            self.template.answer_parser(prompt.text, tools=offered.tools, choice=offered.choice)
+            for _ in range(num_choices)
+        ]
+        parser = parsers[0]
         shown = self._tokens_shown(parser.markers)
         if constraint is None:
             constraint = self._tool_constraint(offered, prompt.text, shown)
         else:
             constraint = _after_reasoning(constraint, parser)
-        return ChatPrompt(self._encode_rendered(prompt.text), shown, constraint, Answer(parser, prompt.warnings))
+        answers = tuple(Answer(parser, prompt.warnings) for parser in parsers)
+        return ChatPrompt(self._encode_rendered(prompt.text), shown, constraint, answers)
 
     def _encode_rendered(self, text: str) -> list[int]:
         """A rendered conversation as tokens. Templates write BOS or leave it to the tokenizer: it comes once."""

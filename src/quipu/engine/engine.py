@@ -585,8 +585,12 @@ class Engine:
         draws = iter(drawn)
         for work in step:
             sequence = work.sequence
-            prompt_rows = logits[first_row : first_row + work.num_prompt_rows]
-            prompt_logprobs = self._prompt_logprobs(sequence, prompt_rows)
+            rows: NDArray[np.float32] | None = None
+            prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+            if work.num_prompt_rows:
+                prompt_rows = logits[first_row : first_row + work.num_prompt_rows]
+                prompt_logprobs = self._prompt_logprobs(sequence, prompt_rows)
+                rows = prompt_rows.copy() if sequence.request.prompt_logits else None
             chosen = next(draws) if work.samples else None
             self._scheduler.advance(work)
             token_ids: tuple[int, ...] = ()
@@ -596,7 +600,6 @@ class Engine:
             self._cache.computed(sequence)
             if sequence.is_full:
                 sequence.warnings.append(self._cache.shift(sequence, sequence.num_kept))
-            rows = prompt_rows.copy() if work.num_prompt_rows and sequence.request.prompt_logits else None
             if token_ids or rows is not None or prompt_logprobs or sequence.finish_reason is not None:
                 event = sequence.event(token_ids, text, now_s, rows)
                 logprobs = chosen.logprobs if isinstance(chosen, Drawn) else None
@@ -642,7 +645,8 @@ class Engine:
                 break
             token_ids.append(token_id)
             text += sequence.add_token(token_id, now_s)
-            text += self._follow(sequence, token_id)
+            if sequence.request.constraint is not None:
+                text += self._follow(sequence, token_id)
             self._scheduler.generated(sequence)
         failed = sequence.finish_reason is None and (not chosen_ids or chosen_ids[-1] < 0)
         num_accepted = len(token_ids) if failed else len(token_ids) - 1

@@ -152,7 +152,7 @@ class SequenceState:
     @property
     def is_full(self) -> bool:
         """Whether it goes on and needs a context shift for it."""
-        return self.finish_reason is None and self.num_known >= self.ctx_size
+        return self.finish_reason is None and self.wants_token and self.num_known >= self.ctx_size
 
     @property
     def room(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 # What is answered with seconds, by the engine's method of the same name.
-TIMED = ("prefill", "decode", "batch_decode", "decode_at")
+TIMED = ("prefill", "decode", "batch_decode", "decode_at", "answer")
 
 
 class MeasuredEngine(Protocol):
@@ -23,6 +23,8 @@ class MeasuredEngine(Protocol):
     def batch_decode(self, prompts: list[list[int]], num_tokens: int) -> list[float]: ...
 
     def decode_at(self, context: int, num_tokens: int) -> list[float]: ...
+
+    def answer(self, prompts: list[list[int]], num_tokens: int) -> float: ...
 
     def logits(self, token_ids: list[int]) -> list[list[float]]: ...
 
