@@ -24,6 +24,7 @@ from quipu.api_options import (
     for_each,
     is_list,
     read_kv_types,
+    request_options,
     speculation_options,
     whole_numbers,
 )
@@ -39,7 +40,7 @@ from quipu.engine.native_sampler import choose_sampler
 from quipu.engine.saved_state import read_state, write_state
 from quipu.engine.sequence_cache import DEFAULT_FOLDER_BYTES
 from quipu.engine.speculating import DEFAULT_DRAFT_MAX
-from quipu.errors import InvalidRequestError, TokenizerError, UsageError
+from quipu.errors import TokenizerError, UsageError
 from quipu.gguf import GGUFReader
 from quipu.models import load_model, recommended_sampling
 from quipu.tokenizer import Tokenizer
@@ -378,12 +379,12 @@ class LLM(VectorCalls):
         """
         is_batch = is_list(messages) and is_list(messages[0])
         conversations = cast(Sequence[Messages], messages if is_batch else [messages])
-        num_choices = 1 if options is None else options.num_choices
+        options = request_options(options)
         encoder = self._chat_encoder()
         offered = OfferedTools.read(tools, tool_choice, parallel_tool_calls, is_constrained=constraint is not None)
         constraints = for_each(constraint, len(conversations), ConstraintSpec, "constraint")
         prompts = [
-            encoder.encode(conversation, offered, one, variables, num_choices=num_choices)
+            encoder.encode(conversation, offered, one, variables, num_choices=options.num_choices)
             for conversation, one in zip(conversations, constraints, strict=True)
         ]
         answers: dict[tuple[str, int], Answer] = {}
@@ -416,13 +417,7 @@ class LLM(VectorCalls):
         cache_salt: str,
         options: RequestOptions | None,
     ) -> EventStream[E]:
-        if options is None:
-            options = RequestOptions()
-        elif not isinstance(options, RequestOptions):
-            raise InvalidRequestError(
-                f"options must be RequestOptions, not {type(options).__name__}; write RequestOptions(priority=1)",
-                field="options",
-            )
+        options = request_options(options)
         shared = self._open_engine()
         requests = []
         if sampling is None:

@@ -15,7 +15,7 @@ from quipu.engine import CacheOptions
 from quipu.engine.speculating import SpeculationOptions
 from quipu.errors import InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
-from quipu.types import Speculation
+from quipu.types import RequestOptions, Speculation
 
 Prompt: TypeAlias = str | Sequence[int] | NDArray[np.integer[Any]]
 """Text, or token ids."""
@@ -73,6 +73,21 @@ def whole_numbers(token_ids: Any) -> tuple[int, ...]:
     if isinstance(token_ids, str | bytes) or not isinstance(token_ids, Iterable):
         raise InvalidRequestError("a prompt is text or a list of token ids", field="prompt")
     return tuple(token_ids)
+
+
+def request_options(options: RequestOptions | None) -> RequestOptions:
+    """
+    Raises:
+        InvalidRequestError: it is of another kind.
+    """
+    if options is None:
+        return RequestOptions()
+    if not isinstance(options, RequestOptions):
+        raise InvalidRequestError(
+            f"options must be RequestOptions, not {type(options).__name__}; write RequestOptions(priority=1)",
+            field="options",
+        )
+    return options
 
 
 def cache_options(

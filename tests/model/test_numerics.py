@@ -86,7 +86,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_every_architecture_is_here() -> None:
-    assert {architecture for architecture, _ in MODELS.values()} == set(ARCHITECTURES)
+    encoders = {"bert"}  # computed whole, without a cache: test_embeddings.py compares batches of them
+    assert {architecture for architecture, _ in MODELS.values()} == set(ARCHITECTURES) - encoders
 
 
 class Lab:

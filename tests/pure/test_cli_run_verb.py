@@ -143,7 +143,14 @@ def test_json_holds_everything(run: Run, llm: ScriptedLLM, chat_file: str) -> No
     assert (code, notes) == (0, [])
     assert (report["text"], report["reasoning"], report["finish_reason"]) == ("one two", "hm", "stop")
     assert report["seed"] == 7
-    assert report["usage"] == {"prompt_tokens": 1, "completion_tokens": 3, "cached_tokens": 0, "total_tokens": 4}
+    assert report["usage"] == {
+        "prompt_tokens": 1,
+        "completion_tokens": 3,
+        "cached_tokens": 0,
+        "drafted_tokens": 0,
+        "accepted_tokens": 0,
+        "total_tokens": 4,
+    }
     assert report["timings"]["generation_tokens_per_second"] == 1.0
     assert llm.variables == [{"enable_thinking": False}]
 

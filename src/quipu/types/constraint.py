@@ -6,13 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quipu.errors import InvalidRequestError
 from quipu.types.checks import is_whole, member, require
-
-if TYPE_CHECKING:
-    pass
 
 
 class ConstraintKind(StrEnum):

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from quipu.types.checks import is_number, is_whole, member, require
 from quipu.types.constraint import ConstraintSpec
 from quipu.types.sampling import SamplingParams
-
-if TYPE_CHECKING:
-    pass
 
 
 class Pooling(StrEnum):

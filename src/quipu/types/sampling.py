@@ -6,13 +6,8 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from quipu.types.checks import is_number, is_whole, require
-
-if TYPE_CHECKING:
-    pass
-
 
 SAMPLERS: Mapping[str, str] = MappingProxyType(
     {
