@@ -23,13 +23,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 import common
+import quipu.api
 from measured import ratio, spread
 from quipu import LLM, SamplingParams
+from quipu.engine.native_sampler import choose_sampler
 from quipu.engine.sampler import Draw, Drawn, Sampler
 from quipu.types import Usage
 
@@ -99,17 +102,16 @@ def generate(llm: LLM, sampler: Dictating, prompt: list[int], answer: list[int])
 def open_llm(
     model: Path, arguments: argparse.Namespace, ctx_size: int, source: str, draft: Path | None
 ) -> tuple[LLM, Dictating]:
-    llm = LLM(
-        model,
-        ctx_size=ctx_size,
-        threads=arguments.threads,
-        prefix_cache=False,
-        speculate=source,
-        draft_model=draft if source == "draft" else None,
-    )
-    engine = llm._open_engine().engine
-    sampler = Dictating(engine._sampler)
-    engine._sampler = sampler
+    sampler = Dictating(choose_sampler())
+    with mock.patch.object(quipu.api, "choose_sampler", lambda: sampler):
+        llm = LLM(
+            model,
+            ctx_size=ctx_size,
+            threads=arguments.threads,
+            prefix_cache=False,
+            speculate=source,
+            draft_model=draft if source == "draft" else None,
+        )
     return llm, sampler
 
 

@@ -11,7 +11,7 @@ from scripted_model import END, NAN_TOKEN, VOCAB, ScriptedBackend, expected_outp
 from scripted_time import Clock, greedy_output, linear_seconds, timed_engine
 
 from quipu.engine import Engine
-from quipu.engine.engine import choice_seed
+from quipu.engine.arrivals import choice_seed
 from quipu.engine.fairness import OUTPUT_WEIGHT, PROMPT_WEIGHT, TokenCounters
 from quipu.errors import InvalidRequestError, UsageError
 from quipu.types import Event, FinishReason, Request, SamplingParams

@@ -7,19 +7,16 @@ There is no thread and no loop in here; whoever wants progress calls `step`.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quipu.backends.program import Backend, Recorder
+from quipu.engine.arrivals import Arrivals, EngineTokenizer
 from quipu.engine.constraining import CompileConstraint, Constraining, Refusal
 from quipu.engine.deadlines import Deadlines
 from quipu.engine.draft_model import DraftModel, DraftModelDrafter
@@ -27,13 +24,13 @@ from quipu.engine.embedding import Embedder
 from quipu.engine.fairness import AGING_S
 from quipu.engine.machine import available_memory_bytes
 from quipu.engine.memory import plan_memory
+from quipu.engine.outcomes import Outcomes
 from quipu.engine.pages import PageAllocator
 from quipu.engine.runner import RunnableModel, Runner, weight_bytes, workspace_bytes
-from quipu.engine.sampler import NOT_A_NUMBER, Draw, Drawn, Sampler, request_chain
-from quipu.engine.sampling_numbers import random_word
+from quipu.engine.sampler import Sampler
 from quipu.engine.saved_state import SavedState
 from quipu.engine.scheduler import Scheduler, Work
-from quipu.engine.sequence import Detokenizer, SequenceState
+from quipu.engine.sequence import SequenceState
 from quipu.engine.sequence_cache import (
     CacheOptions,
     SequenceCache,
@@ -42,67 +39,19 @@ from quipu.engine.sequence_cache import (
     state_fingerprint,
 )
 from quipu.engine.speculating import Speculating, SpeculationOptions
-from quipu.engine.step_time import StepTimeModel, StepTimes
-from quipu.engine.token_texts import TokenTexts
-from quipu.errors import ContextLengthError, EngineError, InvalidRequestError, UsageError
+from quipu.engine.stats import EngineStats
+from quipu.engine.step_time import StepTimeModel
+from quipu.errors import ContextLengthError, InvalidRequestError, UsageError
 from quipu.gguf import GGMLType
 from quipu.models.embedding import EmbeddingSpec
-from quipu.types import Event, FinishReason, Request, TokenLogprobs
+from quipu.types import Event, FinishReason, Request
 
 if TYPE_CHECKING:
     from random import Random
 
 _OUTPUT_BYTES = 64 << 20  # a step with the logits of many prompt tokens keeps them within this
 _FEWEST_OUTPUTS = 16
-_SEED_BYTES = 4
 _NO_PREFIXES = "this model embeds whole texts, so no beginnings of them are kept: the cache folder is not used"
-_NOT_FINITE_EMBEDDING = "the model produced an embedding with NaN or infinite values; the file is damaged, get it again"
-_CHOICE_POSITIONS = 1 << 63  # no token lies there: the positions whose random words are the seeds of further choices
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What an engine is doing, at one moment.
-
-    Attributes:
-        num_running: sequences that are being computed. Each choice of a request is one.
-        num_waiting: those that are not, for whatever reason.
-        num_steps, num_tokens, num_preemptions: since the engine was made.
-        num_step_tokens: tokens of the last step.
-        num_pages, num_free_pages: of the KV cache.
-        mean_output_tokens: of the requests that ended last, which admission reckons with.
-        step_times: the fitted time of a step.
-        num_drafted_tokens, num_accepted_tokens: guesses that were checked, and those that came true.
-    """
-
-    num_running: int
-    num_waiting: int
-    num_steps: int
-    num_tokens: int
-    num_preemptions: int
-    num_step_tokens: int
-    num_pages: int
-    num_free_pages: int
-    mean_output_tokens: float
-    step_times: StepTimes
-    num_drafted_tokens: int = 0
-    num_accepted_tokens: int = 0
-
-
-class EngineTokenizer(Protocol):
-    """What the engine needs of a tokenizer; see quipu.tokenizer."""
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def end_of_generation_ids(self) -> frozenset[int]: ...
-
-    def detokenizer(self) -> Detokenizer: ...
-
-    def token_bytes(self, token_id: int) -> bytes: ...
-
-    def encode(self, text: str, *, add_special: bool = True) -> list[int]: ...
 
 
 class Engine:
@@ -202,9 +151,6 @@ class Engine:
         )
         self.ctx_size = self.plan.ctx_size
         self.warnings = self.plan.warnings + unused_cache
-        self._tokenizer = tokenizer
-        self._texts = None if tokenizer is None else TokenTexts(tokenizer)
-        self._sampler = sampler
         self._clock = clock
         self._runner = Runner(
             program,
@@ -260,10 +206,15 @@ class Engine:
             max_run_tokens=None if deterministic else backend.max_uniform_tokens,
             draft_model=drafter,
         )
+        self._arrivals = Arrivals(
+            tokenizer, sampler, self._cache, vocab_size=self.vocab_size, ctx_size=self.ctx_size, clock=clock
+        )
+        self._outcomes = Outcomes(
+            sampler, self._constraining, self._speculating, self._scheduler, self._cache, self._drop
+        )
         self._live: dict[str, list[SequenceState]] = {}  # the choices of each request that have not ended
-        self._arrivals: deque[SequenceState] = deque()
+        self._new: deque[SequenceState] = deque()
         self._aborts: deque[str] = deque()
-        self._num_arrivals = 0
         self._num_steps = self._num_tokens = self._num_step_tokens = 0
 
     @property
@@ -297,7 +248,7 @@ class Engine:
     @property
     def num_waiting(self) -> int:
         """Sequences that are not."""
-        return len(self._scheduler.waiting) + len(self._scheduler.held) + len(self._arrivals)
+        return len(self._scheduler.waiting) + len(self._scheduler.held) + len(self._new)
 
     @property
     def num_preemptions(self) -> int:
@@ -329,16 +280,14 @@ class Engine:
                 model does not give what is asked for: text, embeddings or scores.
             ContextLengthError: the prompt leaves no room for a token in the context.
         """
-        prompt, sampling = request.prompt_token_ids, request.sampling
+        prompt = request.prompt_token_ids
         if len(prompt) == 0:
             raise InvalidRequestError("the prompt has no tokens; give at least one", field="prompt")
-        self._check_ids("prompt", prompt)
-        self._check_ids("logit_bias", tuple(sampling.logit_bias))
-        self._check_ids("stop_token_ids", sampling.stop_token_ids)
+        self._arrivals.check_ids(request)
         self._embedder.check(request)
         self._speculating.check(request)
         self._constraining.check(request.constraint)
-        room_for_token = 0 if sampling.max_tokens == 0 else 1
+        room_for_token = 0 if request.sampling.max_tokens == 0 else 1
         if len(prompt) + room_for_token > self.ctx_size:
             raise ContextLengthError(len(prompt), self.ctx_size)
         check_shift(request, self.ctx_size)
@@ -353,9 +302,9 @@ class Engine:
         self.check_request(request)
         if request.request_id in self._live:
             raise InvalidRequestError(f"request id {request.request_id!r} is in use; choose another", field="id")
-        choices = self._sequences(request)
+        choices = self._arrivals.open(request)
         self._live[request.request_id] = choices
-        self._arrivals.extend(choices)
+        self._new.extend(choices)
 
     def abort(self, request_id: str) -> None:
         """End a request at the beginning of the next step. One that has ended, or never was, is ignored."""
@@ -376,19 +325,19 @@ class Engine:
         drafted_s = self._clock()
         embeddings = self._embedder.forward(texts)
         logits = self._runner.forward(generating)
-        chosen = self._sample(generating, logits)
+        chosen = self._outcomes.sample(generating, logits)
         ended_s = self._clock()
         self._observe([*texts, *generating], ended_s - drafted_s)
-        events += self._commit_embeddings(texts, embeddings, ended_s)
-        events += self._commit(generating, logits, chosen, ended_s)
+        events += self._outcomes.commit_embeddings(texts, embeddings, ended_s)
+        events += self._outcomes.commit(generating, logits, chosen, ended_s)
         if not self._live:
             self._pages.check_integrity([])
         return events
 
     def settle(self) -> list[Event]:
         """Let arrivals, aborts and deadlines take effect without computing anything, and return the events."""
-        while self._arrivals:
-            sequence = self._arrivals.popleft()
+        while self._new:
+            sequence = self._new.popleft()
             if request_constraint := sequence.request.constraint:
                 sequence.pending = self._constraining.submit(sequence, request_constraint)
             self._cache.arrive(sequence)
@@ -407,7 +356,7 @@ class Engine:
 
     def reset(self) -> None:
         """Drop all requests without a word: a step that failed leaves the engine between two states."""
-        self._arrivals.clear()
+        self._new.clear()
         self._aborts.clear()
         self._deadlines.clear()
         self._scheduler.clear()
@@ -472,7 +421,7 @@ class Engine:
     def check_integrity(self) -> None:
         """Assert that pages and requests are accounted for."""
         scheduler = self._scheduler
-        queued = [*scheduler.running, *scheduler.waiting, *scheduler.held, *self._arrivals]
+        queued = [*scheduler.running, *scheduler.waiting, *scheduler.held, *self._new]
         live = [sequence for choices in self._live.values() for sequence in choices]
         assert set(queued) == set(live), "a request is lost"
         assert len(queued) == len(live), "a request is queued twice"
@@ -492,79 +441,6 @@ class Engine:
         for sequence in (*scheduler.waiting, *scheduler.held):
             assert len(sequence.table) == sequence.num_computed == 0, "a waiting request holds pages"
 
-    def _check_ids(self, field: str, token_ids: Sequence[int]) -> None:
-        try:
-            ids = np.asarray(token_ids)
-        except ValueError:  # lists of several lengths
-            ids = np.zeros((1, 1))
-        if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
-            raise InvalidRequestError(f"{field} must be made of token ids, which are whole numbers", field=field)
-        outside = ids[(ids < 0) | (ids >= self.vocab_size)]
-        if outside.size:
-            raise InvalidRequestError(
-                f"{field}: token id {outside[0]} is outside the vocabulary of {self.vocab_size} tokens", field=field
-            )
-
-    def _sequences(self, request: Request) -> list[SequenceState]:
-        """The choices of a request."""
-        sampling = request.sampling
-        tokenizer = self._tokenizer
-        generation_end_ids = frozenset[int]()
-        if tokenizer is not None:
-            generation_end_ids = frozenset(id for id in tokenizer.end_of_generation_ids if id < self.vocab_size)
-        end_ids = generation_end_ids | frozenset(sampling.stop_token_ids)
-        chain = request_chain(
-            self._sampler,
-            sampling,
-            num_prompt=len(request.prompt_token_ids),
-            end_ids=end_ids,
-            generation_end_ids=generation_end_ids,
-            texts=self._texts,
-        )
-        seed = int.from_bytes(os.urandom(_SEED_BYTES)) if sampling.seed is None else sampling.seed % 2**64
-        arrival_s = self._clock()
-        choices: list[SequenceState] = []
-        for choice in range(request.num_choices):
-            self._num_arrivals += 1
-            sequence = SequenceState(
-                request,
-                choice=choice,
-                siblings=choices,
-                number=self._num_arrivals,
-                ctx_size=self.ctx_size,
-                seed=choice_seed(seed, choice),
-                chain=chain,
-                sampler_state=self._sampler.state(chain),
-                end_ids=end_ids,
-                detokenizer=None if tokenizer is None else tokenizer.detokenizer(),
-                text_vocab_size=0 if tokenizer is None else tokenizer.vocab_size,
-                arrival_s=arrival_s,
-            )
-            sequence.prefix = self._cache.chain(request)
-            choices.append(sequence)
-        return choices
-
-    def _sample(self, step: list[Work], logits: NDArray[np.float32]) -> list[Drawn | Refusal]:
-        """What was chosen for every share of the step that samples, or why nothing can be."""
-        sampling = [work for work in step if work.samples]
-        if not sampling:
-            return []
-        masks, refused = self._constraining.fill([(work.sequence, work.sequence.drafts.tolist()) for work in sampling])
-        draws = [_draw(work.sequence, masks.get(work.sequence)) for work in sampling]
-        if sum([len(draw.drafts) + 1 for draw in draws]) < len(logits):
-            # Rows of prompts, and of drafts that a constraint forbids, are left out.
-            ends = itertools.accumulate([work.num_outputs for work in step])
-            begins = [end - work.num_drafts - 1 for end, work in zip(ends, step, strict=True) if work.samples]
-            counts = [len(draw.drafts) + 1 for draw in draws]
-            logits = logits[
-                [row for begin, count in zip(begins, counts, strict=True) for row in range(begin, begin + count)]
-            ]
-        drawn: list[Drawn | Refusal] = list(self._sampler.sample_batch(logits, draws))
-        if refused:
-            failed = {refusal.sequence: refusal for refusal in refused}
-            drawn = [failed.get(work.sequence, one) for work, one in zip(sampling, drawn, strict=True)]
-        return drawn
-
     def _observe(self, step: list[Work], seconds: float) -> None:
         """Count a step, and learn from the time it took."""
         num_tokens = sum([work.num_tokens for work in step])
@@ -575,107 +451,6 @@ class Engine:
         self._num_steps += 1
         self._num_tokens += num_tokens
         self._num_step_tokens = num_tokens
-
-    def _commit(
-        self, step: list[Work], logits: NDArray[np.float32], drawn: list[Drawn | Refusal], now_s: float
-    ) -> list[Event]:
-        """Advance every sequence of the step, and report what is new."""
-        events = []
-        first_row = 0
-        draws = iter(drawn)
-        for work in step:
-            sequence = work.sequence
-            rows: NDArray[np.float32] | None = None
-            prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-            if work.num_prompt_rows:
-                prompt_rows = logits[first_row : first_row + work.num_prompt_rows]
-                prompt_logprobs = self._prompt_logprobs(sequence, prompt_rows)
-                rows = prompt_rows.copy() if sequence.request.prompt_logits else None
-            chosen = next(draws) if work.samples else None
-            self._scheduler.advance(work)
-            token_ids: tuple[int, ...] = ()
-            text = ""
-            if chosen is not None:
-                token_ids, text = self._add(work, chosen, now_s)
-            self._cache.computed(sequence)
-            if sequence.is_full:
-                sequence.warnings.append(self._cache.shift(sequence, sequence.num_kept))
-            if token_ids or rows is not None or prompt_logprobs or sequence.finish_reason is not None:
-                event = sequence.event(token_ids, text, now_s, rows)
-                logprobs = chosen.logprobs if isinstance(chosen, Drawn) else None
-                if logprobs or prompt_logprobs:
-                    chosen_logprobs = tuple(logprobs or ())[: len(token_ids)]
-                    event = dataclasses.replace(event, logprobs=chosen_logprobs, prompt_logprobs=prompt_logprobs)
-                events.append(event)
-            if sequence.finish_reason is not None:
-                self._drop(sequence)
-            first_row += work.num_outputs
-        return events
-
-    def _commit_embeddings(
-        self, step: list[Work], embeddings: Mapping[SequenceState, NDArray[np.float32]], now_s: float
-    ) -> list[Event]:
-        """Advance the embedding requests of the step, and report those that are complete."""
-        events = []
-        for work in step:
-            sequence = work.sequence
-            self._scheduler.advance(work)
-            embedding = embeddings.get(sequence)
-            if embedding is None:
-                continue
-            if np.isfinite(embedding).all():
-                sequence.end(FinishReason.STOP)
-            else:
-                sequence.end(FinishReason.ERROR, _NOT_FINITE_EMBEDDING)
-                embedding = None
-            events.append(dataclasses.replace(sequence.event((), "", now_s), embedding=embedding))
-            self._drop(sequence)
-        return events
-
-    def _add(self, work: Work, chosen: Drawn | Refusal, now_s: float) -> tuple[tuple[int, ...], str]:
-        """Give a sequence the tokens that were chosen for it, one after another until it ends; these, and the text that
-        became final.
-        """
-        sequence = work.sequence
-        chosen_ids = chosen.token_ids if isinstance(chosen, Drawn) else []
-        token_ids: list[int] = []
-        text = ""
-        for token_id in chosen_ids:
-            if token_id < 0 or sequence.finish_reason is not None:
-                break
-            token_ids.append(token_id)
-            text += sequence.add_token(token_id, now_s)
-            if sequence.request.constraint is not None:
-                text += self._follow(sequence, token_id)
-            self._scheduler.generated(sequence)
-        failed = sequence.finish_reason is None and (not chosen_ids or chosen_ids[-1] < 0)
-        num_accepted = len(token_ids) if failed else len(token_ids) - 1
-        if work.num_drafts:
-            self._scheduler.settle_drafts(sequence, num_accepted)
-        self._speculating.settle(work, token_ids, num_accepted)
-        if failed:
-            text += sequence.end(FinishReason.ERROR, _sampling_error(chosen, sequence.request))
-            sequence.prefix = None  # what led to it is not kept
-        return tuple(token_ids), text
-
-    def _prompt_logprobs(self, sequence: SequenceState, rows: NDArray[np.float32]) -> tuple[TokenLogprobs, ...]:
-        """Of the prompt tokens that `rows`, the next to be delivered, predict. The last row predicts none."""
-        num_top = sequence.request.sampling.prompt_logprobs
-        begin = sequence.num_delivered + 1
-        tokens = sequence.tokens(begin, min(begin + len(rows), sequence.num_prompt))
-        if num_top is None or len(tokens) == 0:
-            return ()
-        return tuple(self._sampler.logprobs(rows[: len(tokens)], tokens, num_top))
-
-    def _follow(self, sequence: SequenceState, token_id: int) -> str:
-        """Move the constraint on; the text that becomes final because the answer is complete, or cannot go on."""
-        if sequence.finish_reason is FinishReason.STOP:
-            return ""
-        try:
-            is_complete = self._constraining.accept(sequence, [token_id])
-        except EngineError as error:
-            return sequence.end(FinishReason.ERROR, str(error))
-        return sequence.end(FinishReason.STOP) if is_complete else ""
 
     def _refuse(self, refusal: Refusal) -> Event:
         """End a request whose constraint cannot be carried out."""
@@ -718,11 +493,6 @@ def _step_sizes(model: RunnableModel, ctx_size: int | None, batch_size: int) -> 
     return batch_size, max(min(_FEWEST_OUTPUTS, batch_size), within_bytes)
 
 
-def choice_seed(seed: int, choice: int) -> int:
-    """The seed of one of a request's choices: the first has the request's own, the others random words of it."""
-    return seed if choice == 0 else random_word(seed, _CHOICE_POSITIONS + choice)
-
-
 def _deadline_error(sequence: SequenceState, now_s: float) -> str:
     limit = f"the deadline of {sequence.request.deadline_s:g} s"
     if sequence.num_generated:
@@ -730,27 +500,3 @@ def _deadline_error(sequence: SequenceState, now_s: float) -> str:
     if now_s >= sequence.deadline:
         return f"{limit} has passed before the first token; allow the request more time or send it again later"
     return f"{limit} would have been missed, as the prompt alone takes longer than what is left of it; allow more time"
-
-
-def _draw(sequence: SequenceState, masks: NDArray[np.int32] | None) -> Draw:
-    num_logprobs = sequence.request.sampling.logprobs
-    return Draw(
-        sequence.chain,
-        sequence.sampler_state,
-        sequence.history,
-        sequence.seed,
-        sequence.position,
-        sequence.drafts if masks is None else sequence.drafts[: len(masks) - 1],
-        masks,
-        num_logprobs=-1 if num_logprobs is None else num_logprobs,
-    )
-
-
-def _sampling_error(chosen: Drawn | Refusal, request: Request) -> str:
-    if isinstance(chosen, Refusal):
-        return chosen.error
-    if chosen.token_ids[-1] == NOT_A_NUMBER:
-        return "the model produced NaN or infinite logits; the file is damaged, or its type is too coarse for the model"
-    if request.constraint is not None:
-        return "logit_bias and the constraint leave no token that both allow; allow at least one"
-    return "logit_bias forbids every token; allow at least one"
