@@ -103,7 +103,7 @@ def open_llm(
     model: Path, arguments: argparse.Namespace, ctx_size: int, source: str, draft: Path | None
 ) -> tuple[LLM, Dictating]:
     sampler = Dictating(choose_sampler())
-    with mock.patch.object(quipu.api, "choose_sampler", lambda: sampler):
+    with mock.patch.object(quipu.api, "choose_sampler", return_value=sampler):
         llm = LLM(
             model,
             ctx_size=ctx_size,
