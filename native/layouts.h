@@ -82,8 +82,8 @@ inline ActivationRow activation_row(uint8_t *memory, int64_t k) {
 }
 
 // Activations of up to 8 tokens over 256 values for the row kernels of several tokens, made from rows; more tokens take
-// a second array of panels. Each vector of 32 codes holds 2, 4 or 8 tokens (T) with 32 / T neighbours along K of each.
-// What belongs to one token stands in its lanes.
+// several panels. Each vector of 32 codes holds 2, 4 or 8 tokens (T) with 32 / T neighbours along K of each. What
+// belongs to one token stands in its lanes.
 struct alignas(64) TokenPanel {
     int8_t codes[64][32];      // [8 T used]
     int16_t code_sums[32][16]; // of the codes that an int16 lane sums, over 8 values (T = 2: over 16)
@@ -93,9 +93,12 @@ struct alignas(64) TokenPanel {
 };
 static_assert(sizeof(TokenPanel) % 64 == 0);
 
-// Arrays of panels that hold this many tokens.
+// Panels that hold up to 16 tokens, and the tokens in each of their vectors.
 constexpr int token_panels(int num_tokens) {
     return (num_tokens + 7) / 8;
+}
+constexpr int token_lanes(int num_tokens) {
+    return num_tokens <= 2 ? 2 : num_tokens <= 4 ? 4 : 8;
 }
 
 // Floats of scratch that the row kernels want for rows of k values.
@@ -115,6 +118,13 @@ static_assert(sizeof(ActivationPanel) == 4096 + 512 + 512 + 1024);
 // The same without quantization, for float weights and formats that are unpacked to float.
 struct alignas(64) FloatPanel {
     float values[kBlock][kPanelTokens];
+};
+
+// What the tile kernels of a weight read, each [K / 256][num_panels]. Panels of tokens come in pairs, of 8 tokens each.
+struct Panels {
+    const TokenPanel *tokens = nullptr;
+    const ActivationPanel *codes = nullptr;
+    const FloatPanel *floats = nullptr;
 };
 
 // A weight matrix as it lies in the mapped file.
