@@ -222,8 +222,6 @@ void matmul_tile_groups(const Matrix &w, int row_begin, int num_rows, const Acti
 
 #include "ops/matmul_eights.inl"
 
-#include "ops/matmul_blocks.inl"
-
 namespace quipu::QUIPU_ISA {
 namespace {
 
@@ -231,7 +229,7 @@ template <class W>
 void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const Panels &panels, int num_tokens, float *c,
                       uint8_t *scratch) {
     if constexpr (sums_blocks<W>()) {
-        auto &tile = *reinterpret_cast<CodeRows<kTileRows> *>(scratch);
+        auto *tile = reinterpret_cast<CodeRows *>(scratch);
         matmul_tile_blocks<W>(w, row_begin, num_rows, panels.tokens, num_tokens, c, tile);
     } else {
         auto &tile = *reinterpret_cast<CodeTile *>(scratch);

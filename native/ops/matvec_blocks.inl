@@ -171,6 +171,8 @@ template <class W>
 
 #include "ops/matvec_tokens.inl"
 
+#include "ops/matmul_blocks.inl"
+
 namespace quipu::QUIPU_ISA {
 namespace {
 

@@ -59,13 +59,13 @@ void pack_tokens(const ActivationRow *rows, int num_tokens, int k, int lanes, To
         pack_lanes<8>(rows + t, std::min(num_tokens - t, 8), k, panels, stride);
 }
 
-// Codes of the rows over 256 values, as bytes that multiply activations.
-template <int Rows> struct CodeRows {
-    alignas(32) uint8_t codes[Rows][kBlock];
-    alignas(32) uint8_t magnitudes[Rows][kBlock]; // where codes keep their signs
-    alignas(32) int16_t scales[Rows][2 * kGroupsPerBlock];
-    alignas(32) int16_t minima[Rows][2 * kGroupsPerBlock]; // of halves
-    float scale[Rows], minimum_scale[Rows];
+// Codes of four rows over 256 values, as bytes that multiply activations.
+struct CodeRows {
+    alignas(32) uint8_t codes[kRowStreams][kBlock];
+    alignas(32) uint8_t magnitudes[kRowStreams][kBlock]; // where codes keep their signs
+    alignas(32) int16_t scales[kRowStreams][2 * kGroupsPerBlock];
+    alignas(32) int16_t minima[kRowStreams][2 * kGroupsPerBlock]; // of halves
+    float scale[kRowStreams], minimum_scale[kRowStreams];
 };
 
 // What the kernels below need to know of a format: many formats share one.
@@ -87,8 +87,7 @@ template <class W> constexpr int values_depth() {
 template <class W>
 using BlockClassOf = BlockClass<values_depth<W>(), W::kHalves, W::kMinima, has_far_signs<W>(), byte_centre<W>() != 0>;
 
-template <class W, int Rows>
-[[gnu::noinline]] void unpack_block_row(const typename W::Block &block, CodeRows<Rows> &out, int i) {
+template <class W> [[gnu::noinline]] void unpack_block_row(const typename W::Block &block, int i, CodeRows &out) {
     constexpr int shift = factor_shift<W>();
     prefetch_ahead(&block);
     const BlockScales scales = W::template block_scales<shift>(block);
@@ -112,10 +111,14 @@ template <class W, int Rows>
     });
 }
 
+template <class W>
+void unpack_block_rows(const typename W::Block *const (&rows)[kRowStreams], int block, CodeRows &out) {
+    for (int i = 0; i < kRowStreams; i++)
+        unpack_block_row<W>(rows[i][block], i, out);
+}
+
 template <int T> inline B8x32 splat_codes(const uint8_t *p) {
-    if constexpr (T == 8)
-        return splat_4bytes(p);
-    else if constexpr (T == 4)
+    if constexpr (T == 4)
         return splat_8bytes(p);
     else
         return splat_16bytes(p);
@@ -135,7 +138,7 @@ QUIPU_INLINE inline I16x16 start_of(const TokenPanel &panel, int first_step, I16
 
 // Adds the products of Steps vectors of activations from `step` on, times the factors of the rows.
 template <class C, int T, int Steps>
-QUIPU_INLINE inline void add_piece(const CodeRows<kRowStreams> &rows, const TokenPanel &panel, int step, I16x16 centre,
+QUIPU_INLINE inline void add_piece(const CodeRows &rows, const TokenPanel &panel, int step, I16x16 centre,
                                    const I16x16 (&factors)[kRowStreams], I32x8 (&dots)[kRowStreams]) {
     constexpr int width = 32 / T;
     if constexpr (C::kSigns) {
@@ -167,9 +170,8 @@ QUIPU_INLINE inline void add_piece(const CodeRows<kRowStreams> &rows, const Toke
 }
 
 // Adds the minima of row i over a block, in units of `scale`, to the sums of its tokens.
-template <class C, int Rows>
-QUIPU_INLINE inline F32x8 add_minima(const CodeRows<Rows> &rows, int i, const TokenPanel &panel, F32x8 scale,
-                                     F32x8 sum) {
+template <class C>
+QUIPU_INLINE inline F32x8 add_minima(const CodeRows &rows, int i, const TokenPanel &panel, F32x8 scale, F32x8 sum) {
     I32x8 minima = zero_i32();
     const int16_t *integers = C::kHalves ? rows.minima[i] : rows.scales[i] + kGroupsPerBlock;
     unrolled<C::kHalves ? 8 : 4>([&]<int P>() QUIPU_INLINE {
@@ -179,11 +181,11 @@ QUIPU_INLINE inline F32x8 add_minima(const CodeRows<Rows> &rows, int i, const To
     return fma(to_f32(minima) * scale, splat_load(&rows.minimum_scale[i]), sum);
 }
 
-// Adds a block to the sums of the rows.
+// Adds a block to the sums of the rows. T: tokens in a vector, 2 or 4.
 template <class C, int T>
-[[gnu::noinline]] QUIPU_FLATTEN void add_block_tokens(const CodeRows<kRowStreams> &rows, const TokenPanel &panel,
-                                                      int byte_centre, float product_unit, float minimum_unit,
-                                                      float (&sums)[kRowStreams][8]) {
+[[gnu::noinline]] QUIPU_FLATTEN void add_block_tokens(const CodeRows &rows, const TokenPanel *panels, int byte_centre,
+                                                      float product_unit, float minimum_unit, float *c) {
+    const TokenPanel &panel = *panels;
     // A piece is what shares a factor, or less where an int16 cannot sum that much.
     constexpr int shared = C::kHalves ? T / 2 : T, depth = C::kDepth * T / 8 > 0 ? C::kDepth * T / 8 : 1;
     constexpr int steps = C::kSigns || depth > shared ? shared : depth;
@@ -204,36 +206,13 @@ template <class C, int T>
     }
     const F32x8 scale = load(panel.block_scales), products = scale * splat(product_unit);
     unrolled<kRowStreams>([&]<int I>() QUIPU_INLINE {
-        const I32x8 once = T == 8 ? dots[I] : add_neighbours(dots[I]), dot = T == 2 ? add_neighbours(once) : once;
-        F32x8 sum = fma(to_f32(dot) * products, splat_load(&rows.scale[I]), load(sums[I]));
+        const I32x8 once = add_neighbours(dots[I]), dot = T == 2 ? add_neighbours(once) : once;
+        float *ci = c + I * kPanelTokens;
+        F32x8 sum = fma(to_f32(dot) * products, splat_load(&rows.scale[I]), load(ci));
         if constexpr (C::kMinima)
             sum = add_minima<C>(rows, I, panel, scale * splat(-minimum_unit), sum);
-        store(sums[I], sum);
+        store(ci, sum);
     });
-}
-
-// Rows [row_begin, row_begin + num_rows), `stride` apart, num_rows <= kRowStreams.
-template <class W>
-void multiply_block_tokens(const typename W::Block *const (&rows)[kRowStreams], int num_rows, int num_blocks,
-                           const TokenPanel *panels, int num_tokens, float *out, int64_t row_stride,
-                           int64_t token_stride) {
-    using C = BlockClassOf<W>;
-    const int lanes = token_lanes(num_tokens);
-    const auto add_block = lanes == 2   ? add_block_tokens<C, 2>
-                           : lanes == 4 ? add_block_tokens<C, 4>
-                                        : add_block_tokens<C, 8>;
-    alignas(32) float sums[token_panels(kMaxBlockTokens)][kRowStreams][8] = {};
-    CodeRows<kRowStreams> codes;
-    for (int b = 0; b < num_blocks; b++) {
-        for (int i = 0; i < kRowStreams; i++)
-            unpack_block_row<W>(rows[i][b], codes, i);
-        for (int p = 0; p < token_panels(num_tokens); p++)
-            add_block(codes, panels[b * token_panels(num_tokens) + p], byte_centre<W>(), BlockUnits<W>::kProduct,
-                      BlockUnits<W>::kMinimum, sums[p]);
-    }
-    for (int i = 0; i < num_rows; i++)
-        for (int t = 0; t < num_tokens; t++)
-            out[t * token_stride + i * row_stride] = sums[t / 8][i][result_lane(t % 8, lanes)];
 }
 
 } // namespace
