@@ -50,9 +50,9 @@ PackedActivations allocate_packed(Program &program, int max_width, ActivationUse
     const int64_t blocks = round_up(max_width, kBlock) / kBlock, panels = num_panels(program.max_tokens());
     if (uses.as_blocks || uses.as_int8) {
         packed.rows = program.allocate(kMaxBlockTokens * activation_row_bytes(max_width));
-        packed.token_panels = reinterpret_cast<TokenPanel *>(
-            program.allocate(token_panels(kMaxBlockTokens) * blocks * int64_t(sizeof(TokenPanel))));
-        packed.panels =
+        packed.token_panels =
+            reinterpret_cast<TokenPanel *>(program.allocate(2 * blocks * panels * int64_t(sizeof(TokenPanel))));
+        packed.code_panels =
             reinterpret_cast<ActivationPanel *>(program.allocate(blocks * panels * int64_t(sizeof(ActivationPanel))));
     }
     if (uses.as_float)

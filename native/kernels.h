@@ -77,6 +77,7 @@ struct Kernels {
     // Up to here tokens go through `matvec`, with equal bits per token: at most kMaxRowTokens, and of formats with
     // blocks of 256 values kMaxBlockTokens.
     int max_row_tokens, max_block_tokens;
+    bool tiles_blocks; // whether the tile kernels of formats with blocks of 256 values read panels of tokens too
     int row_tokens(int type) const { return has_block_rows(type) ? max_block_tokens : max_row_tokens; }
 
     // y = x / sqrt(mean(x^2) + epsilon) * weight, over consecutive groups of `group` values.
@@ -100,16 +101,17 @@ struct Kernels {
     void (*float_panel)(const float *x, int64_t stride, int num_tokens, int k, FloatPanel *panels,
                         int64_t panel_stride);
 
-    // Puts 2 to max_block_tokens quantized rows of k values, a multiple of 256, side by side for `matvec`.
-    void (*pack_tokens)(const uint8_t *rows, int num_tokens, int k, TokenPanel *panels);
+    // Puts up to 16 quantized rows of k values, a multiple of 256, side by side: as token_lanes says for `matvec`, 8 to
+    // a panel for `matmul_tile`. Panels of the next 256 values lie `stride` panels further on.
+    void (*pack_tokens)(const ActivationRow *rows, int num_tokens, int k, int lanes, TokenPanel *panels, int stride);
     // out[token][row] = w[row] . x[token] for rows [row_begin, row_end) and up to row_tokens tokens.
     // Float types read x, int8 types read quantized rows, one after another; several tokens also as `panels` of
     // pack_tokens, which are made anew in `scratch` where they are not given.
     void (*matvec)(const Matrix &w, int row_begin, int row_end, const float *x, int64_t x_stride, uint8_t *quantized,
                    const TokenPanel *panels, int num_tokens, float *out, int64_t out_stride, float *scratch);
     // c[panel][kTileRows][16] = w[row_begin ...] . x for num_tokens packed tokens; `scratch` holds one unpacked tile.
-    void (*matmul_tile)(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels,
-                        const FloatPanel *float_panels, int num_tokens, float *c, uint8_t *scratch);
+    void (*matmul_tile)(const Matrix &w, int row_begin, int num_rows, const Panels &panels, int num_tokens, float *c,
+                        uint8_t *scratch);
 
     void (*kv_write)(const KvLayer &layer, const float *k, const float *v, int64_t page, int slot, int kv_head);
     // Attention of the rows of `work` over its keys alone: out [rows][round_up(value_length, 16)], not divided by the

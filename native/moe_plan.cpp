@@ -20,13 +20,25 @@ int num_blocks(int k) {
 
 // Bytes of the SwiGLU result of up to 16 tokens, as panels or as rows, whichever the group needs.
 int64_t hidden_slot_bytes(const Expert &expert) {
-    const int64_t block = runs_on_int8(expert.down.type) ? sizeof(ActivationPanel) : sizeof(FloatPanel);
+    const int64_t codes = std::max(2 * sizeof(TokenPanel), sizeof(ActivationPanel));
+    const int64_t block = runs_on_int8(expert.down.type) ? codes : int64_t(sizeof(FloatPanel));
     static_assert(sizeof(ActivationPanel) >= kMaxRowTokens * activation_row_bytes(kBlock));
     static_assert(sizeof(FloatPanel) >= kMaxRowTokens * kBlock * sizeof(float));
     return num_blocks(expert.down.cols) * block;
 }
 
 } // namespace
+
+PanelUses panel_uses(const Kernels &kernels, std::initializer_list<int> types) {
+    PanelUses uses;
+    for (const int type : types) {
+        const bool tokens = kernels.tiles_blocks && has_block_rows(type);
+        uses.tokens |= tokens;
+        uses.codes |= runs_on_int8(type) && !tokens;
+        uses.floats |= !runs_on_int8(type);
+    }
+    return uses;
+}
 
 void choose_experts(const float *logits, const MoeLayer &layer, int32_t *ids, float *weights) {
     int count = 0;
@@ -64,7 +76,8 @@ Expert MoeLayer::expert(int index) const {
 MoeWorkspace::MoeWorkspace(Program &program, const std::vector<MoeLayer> &layers)
     : num_threads_(program.num_threads()), max_row_tokens_(program.kernels().max_row_tokens) {
     const int64_t tokens = program.max_tokens();
-    int64_t row_bytes = 0, logits_width = 0, used = 0, experts = 0, blocks = 0, float_blocks = 0, hidden_bytes = 0;
+    int64_t row_bytes = 0, logits_width = 0, used = 0, experts = 0, hidden_bytes = 0;
+    int64_t token_blocks = 0, code_blocks = 0, float_blocks = 0;
     for (const MoeLayer &layer : layers) {
         // Each group wastes less than one panel.
         const int64_t pairs = tokens * layer.num_used;
@@ -74,12 +87,11 @@ MoeWorkspace::MoeWorkspace(Program &program, const std::vector<MoeLayer> &layers
         if (layer.has_shared)
             hidden_here += shared_slots * hidden_slot_bytes(layer.shared);
         for (const Expert &expert : {layer.experts, layer.has_shared ? layer.shared : layer.experts}) {
-            const bool gate_on_int8 = runs_on_int8(expert.gate.type), up_on_int8 = runs_on_int8(expert.up.type);
+            const PanelUses uses = panel_uses(program.kernels(), {expert.gate.type, expert.up.type});
             const int64_t needed = (slots + shared_slots) * num_blocks(layer.width());
-            if (gate_on_int8 || up_on_int8)
-                blocks = std::max(blocks, needed);
-            if (!gate_on_int8 || !up_on_int8)
-                float_blocks = std::max(float_blocks, needed);
+            token_blocks = std::max(token_blocks, uses.tokens ? 2 * needed : 0);
+            code_blocks = std::max(code_blocks, uses.codes ? needed : 0);
+            float_blocks = std::max(float_blocks, uses.floats ? needed : 0);
         }
         hidden_bytes = std::max(hidden_bytes, hidden_here);
         row_bytes = std::max(row_bytes, activation_row_bytes(layer.width()));
@@ -89,7 +101,8 @@ MoeWorkspace::MoeWorkspace(Program &program, const std::vector<MoeLayer> &layers
     }
     input_rows = program.allocate(tokens * row_bytes);
     logits = reinterpret_cast<float *>(program.allocate(tokens * logits_width * 4));
-    panels = reinterpret_cast<ActivationPanel *>(program.allocate(blocks * int64_t(sizeof(ActivationPanel))));
+    token_panels = reinterpret_cast<TokenPanel *>(program.allocate(token_blocks * int64_t(sizeof(TokenPanel))));
+    code_panels = reinterpret_cast<ActivationPanel *>(program.allocate(code_blocks * int64_t(sizeof(ActivationPanel))));
     float_panels = reinterpret_cast<FloatPanel *>(program.allocate(float_blocks * int64_t(sizeof(FloatPanel))));
     hidden = program.allocate(hidden_bytes);
     chosen.resize(tokens * used);

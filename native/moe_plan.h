@@ -3,15 +3,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <initializer_list>
 #include <vector>
 
 #include "program.h"
 
 namespace quipu {
 
-constexpr int kGateRows = 2 * kTileRows; // rows of gate and up in one unit of the tile kernels
-constexpr int kMaxRowUnit = kBlock;      // most rows in a unit of the row kernels: what they give is packed as a block
-static_assert(kGateRows % kGroup == 0);
+constexpr int kGateRows = kBlock;   // rows of gate and up in one unit of the tile kernels: whole panels of step 4
+constexpr int kMaxRowUnit = kBlock; // most rows in a unit of the row kernels: what they give is packed as a block
 
 // The three matrices of one expert.
 struct Expert {
@@ -51,6 +51,12 @@ struct Group {
 void choose_experts(const float *logits, const MoeLayer &layer, int32_t *ids, float *weights);
 
 // Memory that the layers of one program share, and the routing of the run in progress.
+// The kinds of panels that the tile kernels of some weights read.
+struct PanelUses {
+    bool tokens = false, codes = false, floats = false;
+};
+PanelUses panel_uses(const Kernels &kernels, std::initializer_list<int> types);
+
 class MoeWorkspace {
   public:
     MoeWorkspace(Program &program, const std::vector<MoeLayer> &layers);
@@ -69,14 +75,18 @@ class MoeWorkspace {
                  1);
     }
 
-    uint8_t *input_rows = nullptr;      // [num_tokens][activation_row_bytes(width)]
-    float *logits = nullptr;            // [num_tokens][num_experts + 1], the shared expert's last
-    ActivationPanel *panels = nullptr;  // per group [width / 256][panels of the group]
-    FloatPanel *float_panels = nullptr; // the same
-    uint8_t *hidden = nullptr;          // per group, at hidden_offset
-    std::vector<int32_t> chosen;        // [num_tokens][num_used]
-    std::vector<float> chosen_weights;  // the same
-    std::vector<int32_t> pair_tokens;   // sorted by expert, then by token
+    uint8_t *input_rows = nullptr;          // [num_tokens][activation_row_bytes(width)]
+    float *logits = nullptr;                // [num_tokens][num_experts + 1], the shared expert's last
+    TokenPanel *token_panels = nullptr;     // per group [width / 256][panels of the group][2]
+    ActivationPanel *code_panels = nullptr; // per group [width / 256][panels of the group]
+    FloatPanel *float_panels = nullptr;     // the same
+    Panels panels_from(int64_t panel) const {
+        return {token_panels + 2 * panel, code_panels + panel, float_panels + panel};
+    }
+    uint8_t *hidden = nullptr;         // per group, at hidden_offset
+    std::vector<int32_t> chosen;       // [num_tokens][num_used]
+    std::vector<float> chosen_weights; // the same
+    std::vector<int32_t> pair_tokens;  // sorted by expert, then by token
     std::vector<float> pair_weights;
     std::vector<Group> groups; // those with tokens
     int num_input_panels = 0, num_gate_units = 0, down_step = kTileRows;

@@ -87,7 +87,7 @@ class Pack final : public RowStep {
 
     // A unit is a row where row kernels follow, a panel where tile kernels do, and a panel too where some weights read
     // the one and some the other.
-    void execute(int unit, const RunArguments &run, const Worker &) const override {
+    void execute(int unit, const RunArguments &run, const Worker &worker) const override {
         const int rows = x_.num_rows(run);
         if (!as_panels(rows)) {
             const float *x = normalize(unit, 1);
@@ -97,14 +97,20 @@ class Pack final : public RowStep {
         }
         const int first = unit * kPanelTokens, count = std::min(kPanelTokens, rows - first);
         const float *x = normalize(first, count);
+        const int num_units = num_panels(rows);
         if (uses_.as_blocks && rows <= kernels_.max_block_tokens)
             for (int row = 0; row < rows; row++)
-                quantize(x_in(x, row), row, rows);
-        const int panel_stride = num_panels(rows);
-        if (uses_.as_int8 || uses_.as_blocks)
-            kernels_.quantize_panel(x, x_.width, count, x_.width, packed_.panels + unit, panel_stride);
+                quantize(x + int64_t(row) * x_.width, row, rows);
+        else if (uses_.as_blocks && kernels_.tiles_blocks)
+            pack_rows(x, count, packed_.token_panels + 2 * unit, 2 * num_units, worker.scratch);
+        if (uses_.as_int8 || (uses_.as_blocks && !kernels_.tiles_blocks))
+            kernels_.quantize_panel(x, x_.width, count, x_.width, packed_.code_panels + unit, num_units);
         if (uses_.as_float)
-            kernels_.float_panel(x, x_.width, count, x_.width, packed_.float_panels + unit, panel_stride);
+            kernels_.float_panel(x, x_.width, count, x_.width, packed_.float_panels + unit, num_units);
+    }
+
+    int64_t scratch_floats(int) const override {
+        return uses_.as_blocks ? kPanelTokens * activation_row_bytes(x_.width) / 4 : 0;
     }
 
   private:
@@ -112,7 +118,15 @@ class Pack final : public RowStep {
         const bool only_blocks = uses_.as_blocks && !uses_.as_int8 && !uses_.as_float;
         return rows > (only_blocks ? kernels_.max_block_tokens : kernels_.max_row_tokens);
     }
-    const float *x_in(const float *x, int row) const { return x + int64_t(row) * x_.width; }
+    void pack_rows(const float *x, int count, TokenPanel *panels, int stride, float *scratch) const {
+        ActivationRow rows[kPanelTokens];
+        auto *memory = reinterpret_cast<uint8_t *>(scratch);
+        for (int t = 0; t < count; t++) {
+            rows[t] = activation_row(memory + t * activation_row_bytes(x_.width), x_.width);
+            kernels_.quantize_row(x + int64_t(t) * x_.width, x_.width, rows[t]);
+        }
+        kernels_.pack_tokens(rows, count, x_.width, 8, panels, stride);
+    }
 
     void quantize(const float *x, int row, int num_rows) const {
         kernels_.quantize_row(x, x_.width,
@@ -123,7 +137,11 @@ class Pack final : public RowStep {
         if (finished_.fetch_add(1, std::memory_order_acq_rel) + 1 < num_rows)
             return;
         finished_.store(0, std::memory_order_relaxed);
-        kernels_.pack_tokens(packed_.rows, num_rows, x_.width, packed_.token_panels);
+        ActivationRow rows[kMaxBlockTokens];
+        for (int t = 0; t < num_rows; t++)
+            rows[t] = activation_row(packed_.rows + t * activation_row_bytes(x_.width), x_.width);
+        kernels_.pack_tokens(rows, num_rows, x_.width, token_lanes(num_rows), packed_.token_panels,
+                             token_panels(num_rows));
     }
 
     const float *normalize(int first, int count) const {
@@ -182,8 +200,8 @@ class Linear final : public Step {
                             product->out.data, product->out.width, worker.scratch);
             finish_rows(*product, begin, end, rows);
         } else {
-            kernels_.matmul_tile(product->weight, begin, end - begin, packed_.panels, packed_.float_panels, rows,
-                                 worker.scratch, worker.tile_scratch);
+            kernels_.matmul_tile(product->weight, begin, end - begin, packed_.panels(), rows, worker.scratch,
+                                 worker.tile_scratch);
             store_tile(*product, begin, end, rows, worker.scratch);
         }
     }
@@ -297,10 +315,8 @@ class SwigluLinear final : public Step {
     void execute_tile(int begin, int end, int rows, const Worker &worker) const {
         const int64_t size = tile_floats(rows);
         float *gate = worker.scratch, *up = gate + size;
-        kernels_.matmul_tile(gate_, begin, end - begin, packed_.panels, packed_.float_panels, rows, gate,
-                             worker.tile_scratch);
-        kernels_.matmul_tile(up_, begin, end - begin, packed_.panels, packed_.float_panels, rows, up,
-                             worker.tile_scratch);
+        kernels_.matmul_tile(gate_, begin, end - begin, packed_.panels(), rows, gate, worker.tile_scratch);
+        kernels_.matmul_tile(up_, begin, end - begin, packed_.panels(), rows, up, worker.tile_scratch);
         kernels_.swiglu(gate, up, gate, size);
         for (int t = 0; t < rows; t++) {
             const float *column = gate + int64_t(t / kPanelTokens) * kTileRows * kPanelTokens + t % kPanelTokens;

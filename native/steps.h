@@ -17,10 +17,12 @@ struct ActivationUses {
 // Activations packed for the matrix kernels. One exists per program: a step packs the input of the linear step that
 // follows. Rows are quantized one by one up to what the row kernels of a reading weight take; more become panels.
 struct PackedActivations {
-    uint8_t *rows = nullptr;            // [kMaxBlockTokens][activation_row_bytes]
-    TokenPanel *token_panels = nullptr; // [2][K / 256], of several rows and whole blocks of 256 values
-    ActivationPanel *panels = nullptr;  // [K / 256][num_panels]
+    uint8_t *rows = nullptr;                // [kMaxBlockTokens][activation_row_bytes]
+    TokenPanel *token_panels = nullptr;     // [K / 256][token_panels], or two for each of num_panels
+    ActivationPanel *code_panels = nullptr; // [K / 256][num_panels]
     FloatPanel *float_panels = nullptr;
+
+    Panels panels() const { return {token_panels, code_panels, float_panels}; }
 };
 
 // The units of attention in a run, and the memory of their partial results: shared by all layers with the same window,

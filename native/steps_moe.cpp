@@ -35,10 +35,6 @@ int64_t tile_floats(int num_tokens) {
     return int64_t(num_panels(num_tokens)) * kTileRows * kPanelTokens;
 }
 
-// What follows copies panels part by part, so it has to know every part.
-static_assert(sizeof(ActivationPanel) == sizeof(ActivationPanel::codes) + sizeof(ActivationPanel::scales) +
-                                             sizeof(ActivationPanel::sums32) + sizeof(ActivationPanel::sums16));
-
 void gather_codes(const ActivationRow *rows, int count, int block, ActivationPanel &panel) {
     if (count < kPanelTokens)
         std::memset(&panel, 0, sizeof(panel));
@@ -193,7 +189,6 @@ class MoeRoute final : public MoeStep {
     void gather(int panel) const {
         const Group &group = space_.group_of_panel(panel);
         const Expert expert = layer_.expert(group.expert);
-        const bool gate_on_int8 = runs_on_int8(expert.gate.type), up_on_int8 = runs_on_int8(expert.up.type);
         const int index = panel - group.first_panel, panels = num_panels(group.num_tokens), width = layer_.width();
         const int first = index * kPanelTokens, count = std::min(kPanelTokens, group.num_tokens - first);
         const int64_t base = int64_t(group.first_panel) * num_blocks(width) + index;
@@ -204,10 +199,13 @@ class MoeRoute final : public MoeStep {
             rows[t] = activation_row(input_row(token), width);
             float_rows[t] = input(token);
         }
+        const PanelUses uses = panel_uses(kernels_, {expert.gate.type, expert.up.type});
+        if (uses.tokens)
+            kernels_.pack_tokens(rows, count, width, 8, space_.token_panels + 2 * base, 2 * panels);
         for (int block = 0; block < num_blocks(width); block++) {
-            if (gate_on_int8 || up_on_int8)
-                gather_codes(rows, count, block, space_.panels[base + int64_t(block) * panels]);
-            if (!gate_on_int8 || !up_on_int8)
+            if (uses.codes)
+                gather_codes(rows, count, block, space_.code_panels[base + int64_t(block) * panels]);
+            if (uses.floats)
                 gather_floats(float_rows, count, block, width, space_.float_panels[base + int64_t(block) * panels]);
         }
     }
@@ -225,7 +223,7 @@ class MoeGateUp final : public MoeStep {
         const int64_t rows = matvec_scratch_floats(width) + 2 * kMaxRowTokens * kMaxRowUnit +
                              kMaxRowTokens * (activation_row_bytes(width) / 4 + width);
         const int64_t tiles = 2 * tile_floats(max_tokens) + int64_t(num_panels(max_tokens)) * kPanelTokens * kGateRows +
-                              int64_t(sizeof(ActivationPanel)) / 4;
+                              kPanelTokens * activation_row_bytes(kGateRows) / 4;
         return std::max(rows, tiles);
     }
 
@@ -287,11 +285,10 @@ class MoeGateUp final : public MoeStep {
         const int n = group.num_tokens, panels = num_panels(n);
         const int64_t base = int64_t(group.first_panel) * num_blocks(layer_.width()), size = tile_floats(n);
         float *gate = worker.scratch, *up = gate + size, *rows = up + size;
-        auto &packed = *reinterpret_cast<ActivationPanel *>(rows + int64_t(panels) * kPanelTokens * kGateRows);
+        auto *quantized = reinterpret_cast<uint8_t *>(rows + int64_t(panels) * kPanelTokens * kGateRows);
         const bool on_int8 = runs_on_int8(expert.down.type);
         const auto multiply = [&](const Matrix &w, int first, int count, float *tile) {
-            kernels_.matmul_tile(w, first, count, space_.panels + base, space_.float_panels + base, n, tile,
-                                 worker.tile_scratch);
+            kernels_.matmul_tile(w, first, count, space_.panels_from(base), n, tile, worker.tile_scratch);
         };
         for (int first = begin; first < end; first += kTileRows) {
             const int count = std::min(kTileRows, end - first);
@@ -308,11 +305,8 @@ class MoeGateUp final : public MoeStep {
         }
         if (!on_int8)
             return;
-        for (int p = 0; p < panels; p++) {
-            kernels_.quantize_panel(rows + int64_t(p) * kPanelTokens * kGateRows, kGateRows,
-                                    std::min(kPanelTokens, n - p * kPanelTokens), end - begin, &packed, 1);
-            store_code_panel(group, p, begin, end, packed);
-        }
+        for (int p = 0; p < panels; p++)
+            store_panel(group, p, begin, end, rows + int64_t(p) * kPanelTokens * kGateRows, quantized);
     }
 
     // [count][16 tokens] to rows of tokens, kGateRows apart.
@@ -322,16 +316,20 @@ class MoeGateUp final : public MoeStep {
                 rows[t * kGateRows + r] = tile[r * kPanelTokens + t];
     }
 
-    void store_code_panel(const Group &group, int p, int begin, int end, const ActivationPanel &from) const {
-        auto *panels = reinterpret_cast<ActivationPanel *>(space_.hidden + group.hidden_offset);
-        for (int row = begin; row < end; row += kGroup) {
-            ActivationPanel &to = panels[int64_t(row / kBlock) * num_panels(group.num_tokens) + p];
-            const int g = row % kBlock / kGroup, source = (row - begin) / kGroup;
-            std::memcpy(to.codes[8 * g], from.codes[8 * source], sizeof(to.codes[0]) * 8);
-            std::memcpy(to.scales[g], from.scales[source], sizeof(to.scales[0]));
-            std::memcpy(to.sums32[g], from.sums32[source], sizeof(to.sums32[0]));
-            std::memcpy(to.sums16[2 * g], from.sums16[2 * source], sizeof(to.sums16[0]) * 2);
+    // Values [begin, end) of 16 tokens: all of 256 values, or the last of them.
+    void store_panel(const Group &group, int p, int begin, int end, const float *rows, uint8_t *quantized) const {
+        const int count = std::min(kPanelTokens, group.num_tokens - p * kPanelTokens), size = end - begin;
+        const int64_t place = int64_t(begin / kBlock) * num_panels(group.num_tokens) + p;
+        uint8_t *hidden = space_.hidden + group.hidden_offset;
+        if (!panel_uses(kernels_, {layer_.expert(group.expert).down.type}).tokens)
+            return kernels_.quantize_panel(rows, kGateRows, count, size,
+                                           reinterpret_cast<ActivationPanel *>(hidden) + place, 1);
+        ActivationRow packed[kPanelTokens];
+        for (int t = 0; t < count; t++) {
+            packed[t] = activation_row(quantized + t * activation_row_bytes(kGateRows), kGateRows);
+            kernels_.quantize_row(rows + int64_t(t) * kGateRows, size, packed[t]);
         }
+        kernels_.pack_tokens(packed, count, size, 8, reinterpret_cast<TokenPanel *>(hidden) + 2 * place, 1);
     }
 
     void store_float_panel(const Group &group, int p, int first, int count, const float *tile) const {
@@ -397,9 +395,10 @@ class MoeDown final : public MoeStep {
 
     void add_tile(const Group &group, const Matrix &down, int first, int count, const Worker &worker) const {
         uint8_t *hidden = space_.hidden + group.hidden_offset;
-        kernels_.matmul_tile(down, first, count, reinterpret_cast<const ActivationPanel *>(hidden),
-                             reinterpret_cast<const FloatPanel *>(hidden), group.num_tokens, worker.scratch,
-                             worker.tile_scratch);
+        const Panels panels{reinterpret_cast<const TokenPanel *>(hidden),
+                            reinterpret_cast<const ActivationPanel *>(hidden),
+                            reinterpret_cast<const FloatPanel *>(hidden)}; // one of them
+        kernels_.matmul_tile(down, first, count, panels, group.num_tokens, worker.scratch, worker.tile_scratch);
         for (int t = 0; t < group.num_tokens; t++) {
             const float *column =
                 worker.scratch + int64_t(t / kPanelTokens) * kTileRows * kPanelTokens + t % kPanelTokens;

@@ -89,14 +89,13 @@ void matmul_tile_float(const Matrix &w, int row_begin, int num_rows, const Float
     }
 }
 
-void matmul_tile(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels,
-                 const FloatPanel *float_panels, int num_tokens, float *c, uint8_t *scratch) {
+void matmul_tile(const Matrix &w, int row_begin, int num_rows, const Panels &panels, int num_tokens, float *c,
+                 uint8_t *scratch) {
     std::memset(c, 0, sizeof(float) * num_panels(num_tokens) * kTileRows * kPanelTokens);
     if (!runs_on_int8(w.type))
-        return matmul_tile_float(w, row_begin, num_rows, float_panels, num_tokens, c, scratch);
-    with_int8_weights(w.type, [&]<class W>(W) {
-        matmul_tile_int8<W>(w, row_begin, num_rows, panels, num_tokens, c, *reinterpret_cast<CodeTile *>(scratch));
-    });
+        return matmul_tile_float(w, row_begin, num_rows, panels.floats, num_tokens, c, scratch);
+    with_int8_weights(w.type,
+                      [&]<class W>(W) { matmul_tile_int8<W>(w, row_begin, num_rows, panels, num_tokens, c, scratch); });
 }
 
 } // namespace

@@ -110,8 +110,10 @@ namespace quipu::QUIPU_ISA {
 namespace {
 
 template <class W>
-void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_tokens,
-                      float *c, CodeTile &tile) {
+void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const Panels &all_panels, int num_tokens, float *c,
+                      uint8_t *scratch) {
+    auto &tile = *reinterpret_cast<CodeTile *>(scratch);
+    const ActivationPanel *panels = all_panels.codes;
     using K = TileKindOf<W>;
     const int total_groups = w.cols / kGroup;
     for (int first = 0; first < total_groups; first += kGroupsPerBlock, panels += num_panels(num_tokens)) {

@@ -226,12 +226,18 @@ namespace quipu::QUIPU_ISA {
 namespace {
 
 template <class W>
-void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const ActivationPanel *panels, int num_tokens,
-                      float *c, CodeTile &tile) {
-    if constexpr (reads_eights<W>())
-        matmul_tile_eights<W>(w, row_begin, num_rows, panels, num_tokens, c, tile);
-    else
-        matmul_tile_groups<W>(w, row_begin, num_rows, panels, num_tokens, c, tile);
+void matmul_tile_int8(const Matrix &w, int row_begin, int num_rows, const Panels &panels, int num_tokens, float *c,
+                      uint8_t *scratch) {
+    if constexpr (sums_blocks<W>()) {
+        auto *tile = reinterpret_cast<CodeRows *>(scratch);
+        matmul_tile_blocks<W>(w, row_begin, num_rows, panels.tokens, num_tokens, c, tile);
+    } else {
+        auto &tile = *reinterpret_cast<CodeTile *>(scratch);
+        if constexpr (reads_eights<W>())
+            matmul_tile_eights<W>(w, row_begin, num_rows, panels.codes, num_tokens, c, tile);
+        else
+            matmul_tile_groups<W>(w, row_begin, num_rows, panels.codes, num_tokens, c, tile);
+    }
 }
 
 } // namespace

@@ -171,6 +171,8 @@ template <class W>
 
 #include "ops/matvec_tokens.inl"
 
+#include "ops/matmul_blocks.inl"
+
 namespace quipu::QUIPU_ISA {
 namespace {
 
@@ -180,7 +182,11 @@ void matvec_blocks(const Matrix &w, int row_begin, int row_end, uint8_t *quantiz
     const int num_blocks = w.cols / kBlock;
     const ActivationRow activations = activation_row(quantized, w.cols);
     if (num_tokens > 1 && !panels) {
-        pack_tokens(quantized, num_tokens, w.cols, aligned_panels(scratch));
+        ActivationRow rows[kMaxBlockTokens];
+        for (int t = 0; t < num_tokens; t++)
+            rows[t] = activation_row(quantized + t * activation_row_bytes(w.cols), w.cols);
+        pack_tokens(rows, num_tokens, w.cols, token_lanes(num_tokens), aligned_panels(scratch),
+                    token_panels(num_tokens));
         panels = aligned_panels(scratch);
     }
     // Past the last of them, the first row stands in.

@@ -10,10 +10,6 @@ inline TokenPanel *aligned_panels(float *scratch) {
     return reinterpret_cast<TokenPanel *>(round_up(reinterpret_cast<int64_t>(scratch), alignof(TokenPanel)));
 }
 
-// Tokens in a vector.
-inline int token_lanes(int num_tokens) {
-    return num_tokens <= 2 ? 2 : num_tokens <= 4 ? 4 : 8;
-}
 // Where token t stands among eight results: adding up neighbours leaves each in several lanes.
 inline int result_lane(int token, int lanes) {
     return lanes == 8 ? token : lanes == 4 ? token / 2 * 4 + token % 2 : token * 4;
@@ -45,29 +41,25 @@ template <int Lanes> inline void pack_token(const ActivationRow &row, int token,
     }
 }
 
-template <int Lanes> void pack_lanes(const uint8_t *rows, int num_tokens, int k, TokenPanel *panels) {
-    if (num_tokens < Lanes)
-        std::memset(panels, 0, round_up(k, kBlock) / kBlock * sizeof(TokenPanel));
-    for (int t = 0; t < num_tokens; t++) {
-        const ActivationRow row = activation_row(const_cast<uint8_t *>(rows) + t * activation_row_bytes(k), k);
-        for (int first = 0; first < k; first += kBlock)
-            pack_token<Lanes>(row.from(first), t, panels[first / kBlock]);
+template <int Lanes> void pack_lanes(const ActivationRow *rows, int num_tokens, int k, TokenPanel *panels, int stride) {
+    for (int first = 0; first < k; first += kBlock, panels += stride) {
+        if (num_tokens < Lanes)
+            std::memset(panels, 0, sizeof(TokenPanel));
+        for (int t = 0; t < num_tokens; t++)
+            pack_token<Lanes>(rows[t].from(first), t, *panels);
     }
 }
 
-void pack_tokens(const uint8_t *rows, int num_tokens, int k, TokenPanel *panels) {
-    const int lanes = token_lanes(num_tokens);
-    for (; num_tokens > 8; num_tokens -= 8, rows += 8 * activation_row_bytes(k), panels += k / kBlock)
-        pack_lanes<8>(rows, 8, k, panels);
+void pack_tokens(const ActivationRow *rows, int num_tokens, int k, int lanes, TokenPanel *panels, int stride) {
     if (lanes == 2)
-        pack_lanes<2>(rows, num_tokens, k, panels);
-    else if (lanes == 4)
-        pack_lanes<4>(rows, num_tokens, k, panels);
-    else
-        pack_lanes<8>(rows, num_tokens, k, panels);
+        return pack_lanes<2>(rows, num_tokens, k, panels, stride);
+    if (lanes == 4)
+        return pack_lanes<4>(rows, num_tokens, k, panels, stride);
+    for (int t = 0; t < num_tokens; t += 8, panels++)
+        pack_lanes<8>(rows + t, std::min(num_tokens - t, 8), k, panels, stride);
 }
 
-// Codes of the rows over 256 values, as bytes that multiply activations.
+// Codes of four rows over 256 values, as bytes that multiply activations.
 struct CodeRows {
     alignas(32) uint8_t codes[kRowStreams][kBlock];
     alignas(32) uint8_t magnitudes[kRowStreams][kBlock]; // where codes keep their signs
@@ -95,39 +87,38 @@ template <class W> constexpr int values_depth() {
 template <class W>
 using BlockClassOf = BlockClass<values_depth<W>(), W::kHalves, W::kMinima, has_far_signs<W>(), byte_centre<W>() != 0>;
 
-template <class W>
-[[gnu::noinline]] void unpack_block_rows(const typename W::Block *const (&rows)[kRowStreams], int block,
-                                         CodeRows &out) {
+template <class W> [[gnu::noinline]] void unpack_block_row(const typename W::Block &block, int i, CodeRows &out) {
     constexpr int shift = factor_shift<W>();
-    for (int i = 0; i < kRowStreams; i++) {
-        const typename W::Block &b = rows[i][block];
-        prefetch_ahead(&b);
-        const BlockScales scales = W::template block_scales<shift>(b);
-        store_i16(out.scales[i], scales.integers);
-        if constexpr (W::kMinima && W::kHalves)
-            store_i16(out.minima[i], W::minima(b));
-        out.scale[i] = first_lane(scales.scale);
-        out.minimum_scale[i] = first_lane(scales.offset_scale);
-        typename W::State state;
-        W::prepare(&b, state);
-        unrolled<kGroupsPerBlock>([&]<int G>() QUIPU_INLINE {
-            const EightCodes c = codes_of<W, G>(&b, state);
-            B8x32 bytes = c.codes;
-            if constexpr (W::kMagnitudes)
-                bytes = apply_sign(bytes, c.signs);
-            if constexpr (has_far_signs<W>())
-                store_b8(&out.magnitudes[i][G * kGroup], c.codes);
-            else if constexpr (W::kMagnitudes)
-                bytes = bytes + splat_b8(byte_centre<W>());
-            store_b8(&out.codes[i][G * kGroup], bytes);
-        });
-    }
+    prefetch_ahead(&block);
+    const BlockScales scales = W::template block_scales<shift>(block);
+    store_i16(out.scales[i], scales.integers);
+    if constexpr (W::kMinima && W::kHalves)
+        store_i16(out.minima[i], W::minima(block));
+    out.scale[i] = first_lane(scales.scale);
+    out.minimum_scale[i] = first_lane(scales.offset_scale);
+    typename W::State state;
+    W::prepare(&block, state);
+    unrolled<kGroupsPerBlock>([&]<int G>() QUIPU_INLINE {
+        const EightCodes c = codes_of<W, G>(&block, state);
+        B8x32 bytes = c.codes;
+        if constexpr (W::kMagnitudes)
+            bytes = apply_sign(bytes, c.signs);
+        if constexpr (has_far_signs<W>())
+            store_b8(&out.magnitudes[i][G * kGroup], c.codes);
+        else if constexpr (W::kMagnitudes)
+            bytes = bytes + splat_b8(byte_centre<W>());
+        store_b8(&out.codes[i][G * kGroup], bytes);
+    });
+}
+
+template <class W>
+void unpack_block_rows(const typename W::Block *const (&rows)[kRowStreams], int block, CodeRows &out) {
+    for (int i = 0; i < kRowStreams; i++)
+        unpack_block_row<W>(rows[i][block], i, out);
 }
 
 template <int T> inline B8x32 splat_codes(const uint8_t *p) {
-    if constexpr (T == 8)
-        return splat_4bytes(p);
-    else if constexpr (T == 4)
+    if constexpr (T == 4)
         return splat_8bytes(p);
     else
         return splat_16bytes(p);
@@ -178,11 +169,23 @@ QUIPU_INLINE inline void add_piece(const CodeRows &rows, const TokenPanel &panel
     }
 }
 
-// Adds a block to the sums of the rows.
+// Adds the minima of row i over a block, in units of `scale`, to the sums of its tokens.
+template <class C>
+QUIPU_INLINE inline F32x8 add_minima(const CodeRows &rows, int i, const TokenPanel &panel, F32x8 scale, F32x8 sum) {
+    I32x8 minima = zero_i32();
+    const int16_t *integers = C::kHalves ? rows.minima[i] : rows.scales[i] + kGroupsPerBlock;
+    unrolled<C::kHalves ? 8 : 4>([&]<int P>() QUIPU_INLINE {
+        const auto *sums = C::kHalves ? &panel.ratio_sums16[P] : &panel.ratio_sums32[P];
+        minima = minima + dot_pairs(splat_two(integers + 2 * P), load_i16(sums));
+    });
+    return fma(to_f32(minima) * scale, splat_load(&rows.minimum_scale[i]), sum);
+}
+
+// Adds a block to the sums of the rows. T: tokens in a vector, 2 or 4.
 template <class C, int T>
-[[gnu::noinline]] QUIPU_FLATTEN void add_block_tokens(const CodeRows &rows, const TokenPanel &panel, int byte_centre,
-                                                      float product_unit, float minimum_unit,
-                                                      float (&sums)[kRowStreams][8]) {
+[[gnu::noinline]] QUIPU_FLATTEN void add_block_tokens(const CodeRows &rows, const TokenPanel *panels, int byte_centre,
+                                                      float product_unit, float minimum_unit, float *c) {
+    const TokenPanel &panel = *panels;
     // A piece is what shares a factor, or less where an int16 cannot sum that much.
     constexpr int shared = C::kHalves ? T / 2 : T, depth = C::kDepth * T / 8 > 0 ? C::kDepth * T / 8 : 1;
     constexpr int steps = C::kSigns || depth > shared ? shared : depth;
@@ -203,42 +206,13 @@ template <class C, int T>
     }
     const F32x8 scale = load(panel.block_scales), products = scale * splat(product_unit);
     unrolled<kRowStreams>([&]<int I>() QUIPU_INLINE {
-        const I32x8 once = T == 8 ? dots[I] : add_neighbours(dots[I]), dot = T == 2 ? add_neighbours(once) : once;
-        F32x8 sum = fma(to_f32(dot) * products, splat_load(&rows.scale[I]), load(sums[I]));
-        if constexpr (C::kMinima) {
-            I32x8 minima = zero_i32();
-            const int16_t *integers = C::kHalves ? rows.minima[I] : rows.scales[I] + kGroupsPerBlock;
-            unrolled<C::kHalves ? 8 : 4>([&]<int P>() QUIPU_INLINE {
-                const auto *sums16 = C::kHalves ? &panel.ratio_sums16[P] : &panel.ratio_sums32[P];
-                minima = minima + dot_pairs(splat_two(integers + 2 * P), load_i16(sums16));
-            });
-            sum = fma(to_f32(minima) * (scale * splat(-minimum_unit)), splat_load(&rows.minimum_scale[I]), sum);
-        }
-        store(sums[I], sum);
+        const I32x8 once = add_neighbours(dots[I]), dot = T == 2 ? add_neighbours(once) : once;
+        float *ci = c + I * kPanelTokens;
+        F32x8 sum = fma(to_f32(dot) * products, splat_load(&rows.scale[I]), load(ci));
+        if constexpr (C::kMinima)
+            sum = add_minima<C>(rows, I, panel, scale * splat(-minimum_unit), sum);
+        store(ci, sum);
     });
-}
-
-// Rows [row_begin, row_begin + num_rows), `stride` apart, num_rows <= kRowStreams.
-template <class W>
-void multiply_block_tokens(const typename W::Block *const (&rows)[kRowStreams], int num_rows, int num_blocks,
-                           const TokenPanel *panels, int num_tokens, float *out, int64_t row_stride,
-                           int64_t token_stride) {
-    using C = BlockClassOf<W>;
-    const int lanes = token_lanes(num_tokens);
-    const auto add_block = lanes == 2   ? add_block_tokens<C, 2>
-                           : lanes == 4 ? add_block_tokens<C, 4>
-                                        : add_block_tokens<C, 8>;
-    alignas(32) float sums[token_panels(kMaxBlockTokens)][kRowStreams][8] = {};
-    CodeRows codes;
-    for (int b = 0; b < num_blocks; b++) {
-        unpack_block_rows<W>(rows, b, codes);
-        for (int p = 0; p < token_panels(num_tokens); p++)
-            add_block(codes, panels[p * num_blocks + b], byte_centre<W>(), BlockUnits<W>::kProduct,
-                      BlockUnits<W>::kMinimum, sums[p]);
-    }
-    for (int i = 0; i < num_rows; i++)
-        for (int t = 0; t < num_tokens; t++)
-            out[t * token_stride + i * row_stride] = sums[t / 8][i][result_lane(t % 8, lanes)];
 }
 
 } // namespace

@@ -35,6 +35,7 @@ const Kernels kernels = {
     .name = QUIPU_STRING(QUIPU_ISA),
     .max_row_tokens = QUIPU_MAX_ROW_TOKENS,
     .max_block_tokens = kHasDotFours ? QUIPU_MAX_ROW_TOKENS : kMaxBlockTokens,
+    .tiles_blocks = !kHasDotFours,
     .rms_norm = rms_norm,
     .swiglu = swiglu,
     .add = add,

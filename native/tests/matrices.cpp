@@ -128,7 +128,9 @@ std::vector<float> run_tile(const Kernels &set, const Matrix &w, const std::vect
                             int rows) {
     const int panels = num_panels(tokens);
     const int64_t blocks = round_up(w.cols, kBlock) / kBlock;
-    const AlignedBytes codes(blocks * panels * int64_t(sizeof(ActivationPanel))),
+    const int64_t row_bytes = activation_row_bytes(w.cols);
+    const AlignedBytes codes(blocks * panels * int64_t(sizeof(ActivationPanel))), quantized(kPanelTokens * row_bytes),
+        token_panels(2 * blocks * panels * int64_t(sizeof(TokenPanel))),
         floats(blocks * panels * int64_t(sizeof(FloatPanel))), scratch(kTileScratchBytes),
         c(int64_t(panels) * kTileRows * kPanelTokens * 4);
     for (int p = 0; p < panels; p++) {
@@ -136,9 +138,17 @@ std::vector<float> run_tile(const Kernels &set, const Matrix &w, const std::vect
         const float *xp = x.data() + int64_t(p) * kPanelTokens * w.cols;
         set.quantize_panel(xp, w.cols, count, w.cols, codes.as<ActivationPanel>() + p, panels);
         set.float_panel(xp, w.cols, count, w.cols, floats.as<FloatPanel>() + p, panels);
+        if (w.cols % kBlock != 0)
+            continue;
+        ActivationRow packed[kPanelTokens];
+        for (int t = 0; t < count; t++) {
+            packed[t] = activation_row(quantized.data() + t * row_bytes, w.cols);
+            set.quantize_row(xp + int64_t(t) * w.cols, w.cols, packed[t]);
+        }
+        set.pack_tokens(packed, count, w.cols, 8, token_panels.as<TokenPanel>() + 2 * p, 2 * panels);
     }
-    set.matmul_tile(w, begin, rows, codes.as<ActivationPanel>(), floats.as<FloatPanel>(), tokens, c.as<float>(),
-                    scratch.data());
+    const Panels all{token_panels.as<TokenPanel>(), codes.as<ActivationPanel>(), floats.as<FloatPanel>()};
+    set.matmul_tile(w, begin, rows, all, tokens, c.as<float>(), scratch.data());
     std::vector<float> out(static_cast<size_t>(tokens) * rows);
     for (int t = 0; t < tokens; t++)
         for (int r = 0; r < rows; r++)
@@ -179,9 +189,16 @@ void check_type(const Kernels &kernels, const Kernels &scalar, const TypeInfo &i
                             std::memcmp(&few[t * rows + 1], &all[t * rows + 1], (rows - 2) * sizeof(float)) == 0;
         }
         const int starts[] = {0, 5, 0}, counts[] = {5, 48, 5}, tokens[3][2] = {{33, 5}, {17, 24}, {9, 9}};
-        for (const int n : tokens[size])
+        for (const int n : tokens[size]) {
+            if (kernels.tiles_blocks && has_block_rows(info.type)) { // tiles give the bits of rows
+                const auto tile = run_tile(kernels, w, x, n, starts[size], counts[size]);
+                for (int t = 0; t < std::min(n, kernels.max_block_tokens); t++)
+                    same_bits = same_bits && std::memcmp(&tile[t * counts[size]], &all[t * rows + starts[size]],
+                                                         counts[size] * sizeof(float)) == 0;
+            }
             tile_error = std::fmax(tile_error, error_of(run_tile(kernels, w, x, n, starts[size], counts[size]),
                                                         run_tile(scalar, w, x, n, starts[size], counts[size])));
+        }
     }
     const std::string name = find_format(info.type)->name;
     report.check(kernels, "matvec " + name, rows_error, kFloatLimit);
