@@ -42,10 +42,10 @@ SCALE_OFFSETS = {
     GGMLType.Q2_0: [0],
 }
 
-# Row kernels of types with blocks of 256 values multiply by integers of 8 to 14 bits: the scale of 16 or 32 weights
+# Kernels of types with blocks of 256 values multiply by integers of 8 to 14 bits: the scale of 16 or 32 weights
 # times the ratio of the activations' scale to the largest of the block (native/ops/matvec_blocks.inl). What rounding
 # them loses, against the largest weight of a block:
-ROW_ERRORS = {
+BLOCK_ERRORS = {
     GGMLType.Q2_K: 3e-4,
     GGMLType.Q3_K: 2e-4,
     GGMLType.Q4_K: 4e-4,
@@ -62,11 +62,6 @@ ROW_ERRORS = {
     GGMLType.TQ1_0: 5e-5,
     GGMLType.TQ2_0: 5e-5,
 }
-
-
-def most_row_tokens(weight_type: GGMLType) -> int:
-    """Tokens that the row kernels take in every set that a machine may choose."""
-    return 16 if weight_type in ROW_ERRORS else 8
 
 
 def set_scales(blocks: NDArray[np.uint8], weight_type: GGMLType, scales: NDArray[np.float16]) -> None:

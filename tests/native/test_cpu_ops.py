@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROW_ERRORS, SCALE_OFFSETS, float_weight, most_row_tokens, random_weight, run_on_rows, whole_batch
+from conftest import BLOCK_ERRORS, SCALE_OFFSETS, float_weight, random_weight, run_on_rows, whole_batch
 
 from quipu.backends.cpu import CPUBackend
 from quipu.backends.program import Batch, KVSpec, Recorder, RopeParams, Weight
@@ -49,9 +49,10 @@ def test_linear_matches_numpy(backend: CPUBackend, weight_type: GGMLType, num_to
             weight, values = random_weight(rng, "w", weight_type, rows, cols)
             x = rng.standard_normal((num_tokens, cols)).astype(np.float32)
             got = run_on_rows(backend, x, lambda recorder, v, w=weight: recorder.linear(v, [w])[0])
-            on_rows = num_tokens <= most_row_tokens(weight_type)
-            allowed = ROW_ERRORS.get(weight_type, 1e-5) if on_rows else 1e-5
-            assert relative_error(got, product(x, weight_type, values)) < allowed, (cols, rows)
+            assert relative_error(got, product(x, weight_type, values)) < BLOCK_ERRORS.get(weight_type, 1e-5), (
+                cols,
+                rows,
+            )
 
 
 @pytest.mark.parametrize("weight_type", [*FLOAT_TYPES, *SCALE_OFFSETS], ids=lambda t: t.name)

@@ -23,7 +23,7 @@ from quipu.gguf.types import GGMLType
 Array = NDArray[np.float32]
 FLOAT_ERROR = 1e-5
 # A last-bit difference may tip an activation to the next of its 255 steps; the comparison rounds as the kernels do,
-# but for the integer factors of the row kernels (see ROW_ERRORS).
+# but for the integer factors of blocks (see BLOCK_ERRORS).
 INT8_ERROR = 6e-3
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import ROW_ERRORS, SCALE_OFFSETS, most_row_tokens, random_weight, run_on_rows, set_scales
+from conftest import BLOCK_ERRORS, SCALE_OFFSETS, random_weight, run_on_rows, set_scales
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -48,8 +48,8 @@ def assert_close(got: NDArray[np.float32], x: NDArray[np.float32], weight: Weigh
     integers, but are taken off in floats."""
     seen, exact = rounded(x), dequantize(weight.data, weight.type).astype(np.float64)
     group, tolerance = 32, 3e-6
-    if len(x) <= most_row_tokens(weight.type) and weight.type in ROW_ERRORS:
-        group, tolerance = 256, ROW_ERRORS[weight.type]
+    if weight.type in BLOCK_ERRORS:
+        group, tolerance = 256, BLOCK_ERRORS[weight.type]
     largest = np.repeat(np.abs(exact).reshape(len(exact), -1, group).max(-1), group, -1)
     possible = np.abs(seen) @ largest.T
     error = np.abs(got - seen @ exact.T)
