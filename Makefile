@@ -115,6 +115,8 @@ bench: $(VENV)/.installed $(VENV)/.bench $(if $(QUIPU_LLAMA_PYTHON),,$(LLAMA_VEN
 	run context-q8_0 context.py -r 3 --kv-type q8_0 $(BENCH_ARGS); \
 	run threads threads.py -r 3 $(BENCH_ARGS); \
 	run serving serving.py -r 3 $(BENCH_ARGS); \
+	run speculation speculation.py -r 3; \
+	run sampling sampling.py -r 5; \
 	run weight_types weight_types.py -r 3 $(BENCH_ARGS); \
 	$(BIN)/python benchmarks/report.py || status=1; \
 	exit $$status

@@ -193,6 +193,29 @@ def add_serving(page: Page) -> None:
         page.add(table(SERVING_HEADER, serving_rows(content["sections"])))
 
 
+def add_speculation(page: Page) -> None:
+    text = "Tokens per second of one request, with guesses from the text itself, beside none."
+    for _, content in page.add_section("speculation", "Speculation", text):
+        rows = [
+            [kind, source, spread(values, 1), f"{ratio(values, of_kind['off']):.2f}x"]
+            for kind, of_kind in content["tokens_per_second"].items()
+            for source, values in of_kind.items()
+        ]
+        page.add(table(["text", "guesses", "tokens per second (range)", "of none"], rows))
+
+
+def add_sampling(page: Page) -> None:
+    text = "Milliseconds to choose one token, by sampler chain and by how far the logits spread."
+    for _, content in page.add_section("sampling", "Sampling", text):
+        rows = []
+        for result in content["results"]:
+            ours, theirs = ([1e3 * seconds for seconds in result[name]] for name in ("quipu", "llama.cpp"))
+            compared = [spread(theirs, 3), f"{ratio(theirs, ours):.1f}x"] if theirs else ["", ""]
+            rows.append([f"{result['width']:g}", result["chain"], spread(ours, 3), *compared])
+        page.add(f"Vocabulary of {content['vocab_size']} tokens.")
+        page.add(table(["spread", "chain", "quipu, ms (range)", "llama.cpp, ms (range)", "times faster"], rows))
+
+
 def add_memory(page: Page) -> None:
     text = "MiB resident while running, and the highest over file and full KV cache."
     for _, content in page.add_section("memory", "Memory", text):
@@ -248,6 +271,8 @@ def write_page(page: Page) -> Iterator[str]:
     add_load(page)
     add_serving(page)
     add_prefix_reuse(page)
+    add_speculation(page)
+    add_sampling(page)
     add_memory(page)
     add_accuracy(page)
     page.path.parent.mkdir(parents=True, exist_ok=True)

@@ -204,6 +204,15 @@ def _accuracy(kind: str, key: str) -> Callable[[Results], Sequence[Found]]:
     return lambda results: list(find(results))
 
 
+def _speculation(kind: str) -> Callable[[Results], Sequence[Found]]:
+    def find(results: Results) -> Iterator[Found]:
+        for _, content in results.named("speculation"):
+            of_kind = content["tokens_per_second"][kind]
+            yield Found(ratio(of_kind["ngram"], of_kind["off"]), kind)
+
+    return lambda results: list(find(results))
+
+
 TARGETS = (
     Target("decode, 1B Q4_K_M: share of the read bandwidth", 0.85, 0.92, "%", _share("decode", LARGE)),
     Target("decode, 1B Q4_K_M, against llama.cpp", 1.4, 1.6, "x", _ratio("decode", LARGE)),
@@ -258,6 +267,8 @@ TARGETS = (
         _stream(statistics.median),
         True,
     ),
+    Target("speculation, text that repeats its prompt, over none", 1.8, 2.5, "x", _speculation("repeats")),
+    Target("speculation, text that does not, over none", 0.97, 1, "x", _speculation("differs")),
     Target("valid JSON under a schema, tiny-chat", 1, 1, "%", _constrained),
     Target("resident memory over file and KV cache, 1B Q4_K_M", 1.1, 1.05, "x", _memory, True),
     Target("logits error over llama.cpp's, golden models", 1.1, 1, "x", _accuracy("golden", "error"), True),
