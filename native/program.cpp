@@ -187,7 +187,10 @@ bool Program::share(const Stage &stage, Seat &seat) {
                 seat.should_rest = true;
         }
     }
-    return done > 0 && left_units_[stage.begin].fetch_sub(done, std::memory_order_acq_rel) == done;
+    const bool is_last = done > 0 && left_units_[stage.begin].fetch_sub(done, std::memory_order_acq_rel) == done;
+    if (is_last)
+        seat.core.was_last();
+    return is_last;
 }
 
 void Program::execute_short(int begin, int end, const Worker &worker) {

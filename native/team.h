@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "processor.h"
@@ -69,9 +70,10 @@ class Waiter {
     bool has_rested_ = false;
 };
 
-// Notices that a worker often stands still in the middle of a unit, because others use its core, and says when it
-// should rest for a while: all wait for that unit. With n workers of which one stands still for a share f of the time,
-// the work of n (1 - f) is done; without that one, the work of n - 1.
+// Notices that a worker often stands still in the middle of a unit, because others use its core, while all wait for
+// that unit, and says when it should rest for a while. With n workers of which one holds up the others for a share f of
+// the time, the work of n (1 - f) is done; without that one, the work of n - 1. In long stages others draw what it
+// leaves, and hardly wait.
 class CoreShare {
   public:
     // The worker begins to work, or has waited for long. What the thread did before does not count.
@@ -84,13 +86,13 @@ class CoreShare {
     bool unit_done(int num_workers) {
         const int64_t now = nanoseconds_now(), unit_ns = now - last_ns_;
         last_ns_ = now;
+        stood_still_ns_[1] = std::exchange(stood_still_ns_[0], 0);
         window_ns_ += unit_ns;
         if (unit_ns > kLongUnitNs) {
             const int64_t lost_ns = now - thread_nanoseconds() - idle_ns_;
             idle_ns_ += lost_ns;
             // Waiting for a page of the file is no fault of others.
-            if (lost_ns > kLongUnitNs && was_switched())
-                lost_ns_ += lost_ns;
+            stood_still_ns_[0] = lost_ns > kLongUnitNs && was_switched() ? lost_ns : 0;
         }
         if (window_ns_ < kWindowNs)
             return false;
@@ -100,6 +102,12 @@ class CoreShare {
         if (!hinders)
             rest_ns_ = kLeastRestNs;
         return hinders;
+    }
+
+    // The last unit of a stage was this worker's: the others have waited for it and for the one that it drew with it.
+    void was_last() {
+        lost_ns_ += stood_still_ns_[0] + stood_still_ns_[1];
+        stood_still_ns_[0] = stood_still_ns_[1] = 0;
     }
 
     // Begins a rest; each that follows at once is twice as long.
@@ -124,7 +132,8 @@ class CoreShare {
 
     int64_t last_ns_ = 0, switches_ = 0;
     int64_t idle_ns_ = 0;                 // the clock less the thread's own time, when last looked at
-    int64_t window_ns_ = 0, lost_ns_ = 0; // of the observation in progress
+    int64_t stood_still_ns_[2] = {};      // in the last unit and the one before
+    int64_t window_ns_ = 0, lost_ns_ = 0; // of the observation in progress; the time that others waited
     int64_t rest_ns_ = kLeastRestNs;      // of the next rest
     std::atomic<int64_t> rest_until_ns_{0};
 };
