@@ -356,8 +356,9 @@ static inline void keep_in_memory() {
     asm volatile("" ::: "memory");
 }
 
+// gcc 12 takes a function that does nothing but prefetch for one without effect, and drops its calls.
 static inline void prefetch(const void *p) {
-    __builtin_prefetch(p);
+    asm volatile("prfm pldl1keep, %0" : : "Q"(*static_cast<const char *>(p)));
 }
 
 } // namespace quipu::QUIPU_ISA
