@@ -112,9 +112,13 @@ void matmul_tile_blocks(const Matrix &w, int row_begin, int num_rows, const Toke
             const TokenPanel *panel = panels + 2 * (int64_t(b) * panels_per_block + p);
             const AddBlock add_block = add_tile_block_for<W>(num_tokens - p * kPanelTokens);
             float *cp = c + p * kTileRows * kPanelTokens;
-            for (int r = 0; r < num_rows; r += kRowStreams)
+            for (int r = 0; r < num_rows; r += kRowStreams) {
+                // All panels together are larger than the caches of a core.
+                prefetch_part(panel + 2, r / kRowStreams, kTileRows / kRowStreams);
+                prefetch_part(panel + 3, r / kRowStreams, kTileRows / kRowStreams);
                 add_block(tile[r / kRowStreams], panel, byte_centre<W>(), BlockUnits<W>::kProduct,
                           BlockUnits<W>::kMinimum, cp + r * kPanelTokens);
+            }
         }
     }
 }

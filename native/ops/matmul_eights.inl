@@ -238,6 +238,7 @@ inline void multiply_eights_panel(const CodeTile &tile, int num_rows, const Acti
         start_sums<C>(panel, num_groups, tile_centre<W>(), starts);
     for (int r = 0; r < num_rows; r += kRows) {
         float *cr = c + r * kPanelTokens;
+        prefetch_part(&panel + 1, r / kRows, kTileRows / kRows);
         if constexpr (keeps_signs<W>())
             multiply_signed_eights<kRows, H>(tile, r, panel, num_groups, cr);
         else

@@ -193,6 +193,7 @@ inline void multiply_panel(const CodeTile &tile, int num_rows, const ActivationP
     static_assert(kTileRows % kRows == 0);
     for (int r = 0; r < num_rows; r += kRows) {
         float *cr = c + r * kPanelTokens;
+        prefetch_part(&panel + 1, r / kRows, kTileRows / kRows);
         multiply_rows<W, kRows, H>(tile, r, panel, num_groups, cr);
         if constexpr (!W::kSigned)
             subtract_offsets<W, kRows, H>(tile, r, panel, num_groups, cr);

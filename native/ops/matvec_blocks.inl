@@ -49,6 +49,13 @@ template <class Block> inline void prefetch_ahead(const Block *block) {
         prefetch(ahead + line);
 }
 
+// Asks for one of `parts` equal parts of what is read next; so many loads at a time do not hold up the arithmetic.
+template <class T> inline void prefetch_part(const T *next, int part, int parts) {
+    const auto *bytes = reinterpret_cast<const uint8_t *>(next);
+    for (size_t line = sizeof(T) * part / parts / 64 * 64; line < sizeof(T) * (part + 1) / parts; line += 64)
+        prefetch(bytes + line);
+}
+
 // Formats whose blocks are summed in integers.
 template <class W> constexpr bool sums_blocks() {
     return requires { W::kMaxScale; };
