@@ -156,6 +156,26 @@ std::vector<float> run_tile(const Kernels &set, const Matrix &w, const std::vect
     return out;
 }
 
+// The same in double precision from what the kernels read: the file's weights and the activations' codes and scales.
+std::vector<float> run_exact(const Kernels &set, const Matrix &w, const std::vector<float> &x, int tokens, int begin,
+                             int rows) {
+    const Format &format = *find_format(w.type);
+    const AlignedBytes memory(activation_row_bytes(w.cols));
+    const ActivationRow row = activation_row(memory.data(), w.cols);
+    std::vector<float> weights(w.cols), out(static_cast<size_t>(tokens) * rows);
+    for (int r = 0; r < rows; r++) {
+        format.unpack(w.data + (begin + r) * w.row_bytes, weights.data(), w.cols / format.block_size);
+        for (int t = 0; t < tokens; t++) {
+            set.quantize_row(x.data() + int64_t(t) * w.cols, w.cols, row);
+            double sum = 0.0;
+            for (int k = 0; k < w.cols; k++)
+                sum += double(weights[k]) * row.codes[k] * row.scales[k / kGroup];
+            out[t * rows + r] = static_cast<float>(sum);
+        }
+    }
+    return out;
+}
+
 double error_of(const std::vector<float> &got, const std::vector<float> &expected) {
     return largest_error(got.data(), expected.data(), static_cast<int64_t>(got.size()));
 }
@@ -190,14 +210,16 @@ void check_type(const Kernels &kernels, const Kernels &scalar, const TypeInfo &i
         }
         const int starts[] = {0, 5, 0}, counts[] = {5, 48, 5}, tokens[3][2] = {{33, 5}, {17, 24}, {9, 9}};
         for (const int n : tokens[size]) {
-            if (kernels.tiles_blocks && has_block_rows(info.type)) { // tiles give the bits of rows
-                const auto tile = run_tile(kernels, w, x, n, starts[size], counts[size]);
-                for (int t = 0; t < std::min(n, kernels.max_block_tokens); t++)
-                    same_bits = same_bits && std::memcmp(&tile[t * counts[size]], &all[t * rows + starts[size]],
-                                                         counts[size] * sizeof(float)) == 0;
-            }
-            tile_error = std::fmax(tile_error, error_of(run_tile(kernels, w, x, n, starts[size], counts[size]),
-                                                        run_tile(scalar, w, x, n, starts[size], counts[size])));
+            const bool has_tile_of_its_own = has_block_rows(info.type) && !kernels.tiles_blocks;
+            const auto tile = run_tile(kernels, w, x, n, starts[size], counts[size]);
+            const auto expected = has_tile_of_its_own ? run_exact(scalar, w, x, n, starts[size], counts[size])
+                                                      : run_tile(scalar, w, x, n, starts[size], counts[size]);
+            tile_error = std::fmax(tile_error, error_of(tile, expected));
+            if (!kernels.tiles_blocks || !has_block_rows(info.type))
+                continue;
+            for (int t = 0; t < std::min(n, kernels.max_block_tokens); t++) // tiles give the bits of rows
+                same_bits = same_bits && std::memcmp(&tile[t * counts[size]], &all[t * rows + starts[size]],
+                                                     counts[size] * sizeof(float)) == 0;
         }
     }
     const std::string name = find_format(info.type)->name;
